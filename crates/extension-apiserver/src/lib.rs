@@ -1,0 +1,1 @@
+//! What any Kubernetes extension API server needs around its resources.

@@ -1,0 +1,1 @@
+//! Telemetry, shutdown, admin port and Kubernetes client set-up.

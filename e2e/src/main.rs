@@ -1,0 +1,3 @@
+//! The one-machine Kubernetes of the tests, the demo, the scenarios.
+
+fn main() {}

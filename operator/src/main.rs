@@ -1,0 +1,3 @@
+//! Kubernetes operator that reconciles MetricsStack.
+
+fn main() {}
