@@ -29,6 +29,26 @@ pub const CA_SECRET: &str = "metrics-api-ca";
 /// Secret with the serving certificate (`tls.crt`, `tls.key`), mounted by metrics-api.
 pub const SERVING_SECRET: &str = "metrics-api-serving";
 
+/// Names of the Secret's entry and of the file that metrics-api reads its serving certificate from.
+pub const TLS_CERTIFICATE: &str = "tls.crt";
+/// The same for the private key.
+pub const TLS_KEY: &str = "tls.key";
+/// ConfigMap with the authorities of kubelets' certificates (`ca.crt`), where the stack names its own.
+pub const KUBELET_CA_CONFIG_MAP: &str = "metrics-api-kubelet-ca";
+/// The entry of [`KUBELET_CA_CONFIG_MAP`].
+pub const KUBELET_CA: &str = "ca.crt";
+
+/// ClusterRole that lets people read metrics, aggregated to `view`, `edit` and `admin`.
+pub const READER_CLUSTER_ROLE: &str = "metricsstack:metrics-reader";
+/// ClusterRole of metrics-api, and name of its binding.
+pub const SERVER_CLUSTER_ROLE: &str = "metricsstack:metrics-api";
+/// ClusterRole of [`KUBELET_SERVICE_ACCOUNT`], and name of its binding.
+pub const KUBELET_CLUSTER_ROLE: &str = "metricsstack:metrics-api-kubelet";
+/// ClusterRoleBinding of metrics-api to `system:auth-delegator`.
+pub const AUTH_DELEGATOR_BINDING: &str = "metricsstack:metrics-api-auth-delegator";
+/// RoleBinding in `kube-system` of metrics-api to `extension-apiserver-authentication-reader`.
+pub const AUTH_READER_BINDING: &str = "metricsstack:metrics-api-auth-reader";
+
 /// Port that metrics-api listens on in its pod: what firewalls of managed clouds already let through.
 pub const METRICS_API_PORT: u16 = 10250;
 /// Port of the Service, written into the APIServices.
@@ -38,3 +58,8 @@ pub const DEBUG_NODES_PATH: &str = "/debug/nodes";
 
 /// ConfigMap of `kube-system` in which kube-apiserver publishes its client and front-proxy authorities.
 pub const AUTHENTICATION_CONFIG_MAP: &str = "extension-apiserver-authentication";
+
+/// Label, with value `true`, of the ConfigMaps in which metrics-api keeps the trust records of kubelets
+/// ([`crate::trust`]). They are metrics-api's own: what the operator applies and prunes does not include them, and
+/// they go with the stack.
+pub const TRUST_LABEL: &str = "metricsstack.dev/kubelet-trust";

@@ -1,6 +1,6 @@
 //! How the identity of a kubelet is recorded in mode `Auto`: one entry per Node UID in ConfigMaps of
-//! metrics-api's namespace. A record is only ever added (by metrics-api, under the ConfigMap's
-//! `resourceVersion`) or removed (by whoever resets trust on purpose, or with the Node).
+//! metrics-api's namespace. A record is only ever added or turned from pinned into verified (by metrics-api, under
+//! the ConfigMap's `resourceVersion`) or removed (by whoever resets trust on purpose, or with the Node).
 
 use std::{fmt, str::FromStr};
 
@@ -15,10 +15,15 @@ pub const MAX_RECORDS: usize = 2000;
 #[must_use]
 pub fn config_map_name(node_uid: &str) -> String {
     // FNV-1a: stable over versions and platforms, which std's hasher does not promise.
-    let hash = node_uid
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = node_uid.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
     format!("{CONFIG_MAP_PREFIX}{:02}", hash % SHARDS)
+}
+
+/// Names of all shards, for the rules that let metrics-api read and write these ConfigMaps and no others.
+pub fn config_map_names() -> impl Iterator<Item = String> {
+    (0..SHARDS).map(|shard| format!("{CONFIG_MAP_PREFIX}{shard:02}"))
 }
 
 /// What is known about a Node's kubelet.
@@ -60,7 +65,8 @@ impl FromStr for TrustRecord {
         }
         let digest = text.strip_prefix("pinned sha256:").ok_or(InvalidTrustRecord)?;
         let hex = digest.len() == 64 && digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        hex.then(|| Self::Pinned(digest.to_owned())).ok_or(InvalidTrustRecord)
+        hex.then(|| Self::Pinned(digest.to_owned()))
+            .ok_or(InvalidTrustRecord)
     }
 }
 
@@ -77,16 +83,26 @@ mod tests {
 
     #[test]
     fn other_records_are_refused() {
-        for text in ["", "Verified", "pinned", "pinned sha256:", &format!("pinned sha256:{}", "0A".repeat(32))] {
+        for text in [
+            "",
+            "Verified",
+            "pinned",
+            "pinned sha256:",
+            &format!("pinned sha256:{}", "0A".repeat(32)),
+        ] {
             assert_eq!(text.parse::<TrustRecord>(), Err(InvalidTrustRecord), "{text}");
         }
     }
 
     #[test]
     fn shards_are_stable_and_spread() {
-        assert_eq!(config_map_name("0b6f3a5e-7f0c-4a52-9a86-5a6c8d1a2b3c"), config_map_name("0b6f3a5e-7f0c-4a52-9a86-5a6c8d1a2b3c"));
-        let names: std::collections::BTreeSet<_> =
-            (0..10_000).map(|i| config_map_name(&format!("uid-{i}"))).collect();
-        assert_eq!(names.len(), SHARDS as usize);
+        assert_eq!(
+            config_map_name("0b6f3a5e-7f0c-4a52-9a86-5a6c8d1a2b3c"),
+            config_map_name("0b6f3a5e-7f0c-4a52-9a86-5a6c8d1a2b3c")
+        );
+        let names: std::collections::BTreeSet<_> = (0..10_000)
+            .map(|i| config_map_name(&format!("uid-{i}")))
+            .collect();
+        assert_eq!(names, config_map_names().collect());
     }
 }
