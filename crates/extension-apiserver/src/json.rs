@@ -51,6 +51,30 @@ impl JsonObject<'_> {
         write_bare(self.out, &value);
     }
 
+    /// Appends a field that is `null`.
+    pub fn null(&mut self, name: &str) {
+        self.name(name);
+        self.out.extend_from_slice(b"null");
+    }
+
+    /// Appends an object field, unless `write` adds nothing to it: `omitempty`.
+    pub fn object_unless_empty(&mut self, name: &str, write: impl FnOnce(&mut JsonObject<'_>)) {
+        let before = (self.out.len(), self.empty);
+        self.name(name);
+        self.out.push(b'{');
+        let mut object = JsonObject {
+            out: self.out,
+            empty: true,
+        };
+        write(&mut object);
+        if object.empty {
+            self.out.truncate(before.0);
+            self.empty = before.1;
+        } else {
+            self.out.push(b'}');
+        }
+    }
+
     /// Appends an object field.
     pub fn object(&mut self, name: &str, write: impl FnOnce(&mut JsonObject<'_>)) {
         self.name(name);
@@ -219,6 +243,8 @@ mod tests {
             object.string("name", "a\"b\\c\u{1}\n");
             object.time("timestamp", "2026-11-23T16:42:02.9Z".parse().unwrap());
             object.object("usage", |_| {});
+            object.object_unless_empty("labels", |_| {});
+            object.object_unless_empty("annotations", |annotations| annotations.null("a"));
             object.array("containers", |containers| {
                 containers.object(|container| container.integer("n", -1));
                 containers.string("x");
@@ -228,7 +254,7 @@ mod tests {
         });
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            r#"{"name":"a\"b\\c\u0001\n","timestamp":"2026-11-23T16:42:02Z","usage":{},"containers":[{"n":-1},"x","7"],"last":true}"#
+            r#"{"name":"a\"b\\c\u0001\n","timestamp":"2026-11-23T16:42:02Z","usage":{},"annotations":{"a":null},"containers":[{"n":-1},"x","7"],"last":true}"#
         );
     }
 

@@ -1,14 +1,41 @@
 //! What any Kubernetes extension API server needs around its resources.
 
+mod answer;
+mod authn;
+mod authz;
+mod body;
+mod cache;
 pub mod health;
 pub mod json;
+mod metrics;
 pub mod options;
+mod request;
 pub mod resource;
+mod review;
+mod selector;
 pub mod server;
 pub mod status;
+#[cfg(test)]
+mod tests;
+mod tls;
 
 pub use health::HealthCheck;
 pub use options::{ApiGroup, Authentication, Authorization, Limits, ServingCertificate, VersionInfo};
 pub use resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
 pub use server::{BoundServer, Server, ServerBuilder};
 pub use status::Status;
+
+/// An error with its causes, each once: some errors print their cause themselves.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut chain = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let text = next.to_string();
+        if !chain.contains(&text) {
+            chain.push_str(": ");
+            chain.push_str(&text);
+        }
+        cause = next.source();
+    }
+    chain
+}

@@ -110,7 +110,10 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Streams of one HTTP/2 connection.
     pub streams_per_connection: u32,
-    /// Time for open requests to end after shutdown begins.
+    /// Time that everything is still answered after shutdown began, while `/readyz` fails already: as long as it takes
+    /// until no client is sent here any more.
+    pub shutdown_delay: Duration,
+    /// Time for open requests to end after that.
     pub drain: Duration,
 }
 
@@ -125,6 +128,7 @@ impl Default for Limits {
             header_bytes: 64 * 1024,
             body_bytes: 64 * 1024,
             streams_per_connection: 100,
+            shutdown_delay: Duration::ZERO,
             drain: Duration::from_secs(20),
         }
     }

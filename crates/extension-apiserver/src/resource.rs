@@ -84,6 +84,8 @@ pub struct ResourceInfo {
     pub short_names: Vec<&'static str>,
     /// Columns of the printed table.
     pub columns: Vec<Column>,
+    /// `OpenAPI` schema of one object, with `description`, `properties` and `required` of the fields after `metadata`.
+    pub schema: serde_json::Value,
 }
 
 impl ResourceInfo {
@@ -98,6 +100,8 @@ impl ResourceInfo {
             namespaced: true,
             short_names: Vec::new(),
             columns: Vec::new(),
+            // Until it is told, nothing is promised.
+            schema: serde_json::json!({"x-kubernetes-preserve-unknown-fields": true}),
         }
     }
 
@@ -123,6 +127,13 @@ impl ResourceInfo {
             short_names: short_names.into(),
             ..self
         }
+    }
+
+    /// Sets the `OpenAPI` schema: a JSON object with `description`, `properties` and `required` of the fields after
+    /// `metadata`. What holds the fields (`apiVersion`, `kind`, `metadata`, lists) is added by the library.
+    #[must_use]
+    pub fn schema(self, schema: serde_json::Value) -> Self {
+        Self { schema, ..self }
     }
 
     /// Sets the columns of the table.

@@ -1,17 +1,34 @@
 //! Putting a server together and running it.
 
+mod connection;
+mod handle;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
+use self::handle::Handler;
+use crate::answer::Api;
+use crate::authn::token::TokenReviews;
+use crate::authn::watch::ConfigWatch;
+pub use crate::authn::watch::LookupError;
+use crate::authz::Authorizer;
 use crate::health::HealthCheck;
+use crate::metrics::Metrics;
 use crate::options::{ApiGroup, Authentication, Authorization, Limits, ServingCertificate, VersionInfo};
 use crate::status::Status;
+pub use crate::tls::CertificateError;
+use crate::tls::{Serving, server_config};
 
 /// Answers an extra endpoint with a JSON document.
 pub(crate) type Endpoint = Box<dyn Fn() -> Result<Vec<u8>, Status> + Send + Sync>;
@@ -110,13 +127,65 @@ impl ServerBuilder {
 
     /// Loads the certificate, reads the authentication `ConfigMap` and binds the address. Nothing is answered yet.
     pub async fn bind(self, address: SocketAddr) -> Result<BoundServer, BindError> {
+        let certificate = Serving::load(&self.certificate, Timestamp::now())?;
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(certificate.resolver())?));
+        let mut config = ConfigWatch::new(self.client.clone());
+        if let Err(error) = config.load().await {
+            if !self.authentication.tolerate_lookup_failure {
+                return Err(error.into());
+            }
+            tracing::warn!(%error, "starting all the same: client certificates are refused until it can be read");
+        }
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| BindError::Listen { address, source })?;
+        let stopping = CancellationToken::new();
+        let handler = Arc::new(self.handler(&config, stopping.clone()));
         Ok(BoundServer {
             listener,
-            parts: Arc::new(self),
+            acceptor,
+            certificate,
+            config,
+            handler,
+            stopping,
         })
+    }
+
+    fn handler(self, config: &ConfigWatch, stopping: CancellationToken) -> Handler {
+        let mut registry = self.registry;
+        let resources = self.group.resources.iter();
+        let resources = resources.map(|resource| resource.info().plural).collect();
+        let metrics = Arc::new(Metrics::register(resources, &mut registry));
+
+        let published = config.subscribe();
+        let mut checks = vec![HealthCheck::live("ping", || Ok(()))];
+        checks.extend(self.checks);
+        checks.push(HealthCheck::ready("authentication-config-sync", move || {
+            if published.borrow().generation > 0 {
+                Ok(())
+            } else {
+                Err("the authentication ConfigMap has not been read yet".to_owned())
+            }
+        }));
+        checks.push(HealthCheck::ready("shutdown", move || {
+            if stopping.is_cancelled() {
+                Err("the process is shutting down".to_owned())
+            } else {
+                Ok(())
+            }
+        }));
+
+        let keep = self.authentication.token_cache_ttl;
+        Handler {
+            published: config.subscribe(),
+            tokens: TokenReviews::new(self.client.clone(), keep, Arc::clone(&metrics)),
+            authorizer: Authorizer::new(self.client, self.authorization, Arc::clone(&metrics)),
+            slots: Arc::new(Semaphore::new(self.limits.requests_in_flight)),
+            limits: self.limits,
+            api: Api::new(self.group, self.version, self.endpoints, checks),
+            metrics,
+            registry,
+        }
     }
 }
 
@@ -129,10 +198,13 @@ impl fmt::Debug for ServerBuilder {
 }
 
 /// A server that has its port.
-#[derive(Debug)]
 pub struct BoundServer {
     listener: TcpListener,
-    parts: Arc<ServerBuilder>,
+    acceptor: TlsAcceptor,
+    certificate: Serving,
+    config: ConfigWatch,
+    handler: Arc<Handler>,
+    stopping: CancellationToken,
 }
 
 impl BoundServer {
@@ -141,11 +213,32 @@ impl BoundServer {
         self.listener.local_addr()
     }
 
-    /// Answers until `shutdown` completes; then `/readyz` fails, no connection is accepted, and open requests have
-    /// [`Limits::drain`] to end.
+    /// Answers until `shutdown` completes. From then on `/readyz` fails; after [`Limits::shutdown_delay`] no connection
+    /// is accepted any more, and open requests have [`Limits::drain`] to end.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        shutdown.await;
-        drop(self.parts);
+        // Both end when the set is dropped.
+        let mut background = JoinSet::new();
+        background.spawn(self.config.follow());
+        background.spawn(self.certificate.keep_fresh(Arc::clone(&self.handler.metrics)));
+
+        let (stop, delay) = (CancellationToken::new(), self.handler.limits.shutdown_delay);
+        let accepting = connection::accept(self.listener, self.acceptor, self.handler, stop.clone());
+        let stopping = async {
+            shutdown.await;
+            self.stopping.cancel();
+            tokio::time::sleep(delay).await;
+            stop.cancel();
+        };
+        tokio::join!(accepting, stopping);
+    }
+}
+
+impl fmt::Debug for BoundServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundServer")
+            .field("listener", &self.listener)
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
     }
 }
 
@@ -161,4 +254,13 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+    /// The serving certificate cannot be used.
+    #[error("failed to load the serving certificate")]
+    Certificate(#[from] CertificateError),
+    /// It cannot be found out whom to trust.
+    #[error(transparent)]
+    Authentication(#[from] LookupError),
+    /// TLS cannot be set up.
+    #[error("failed to set up TLS")]
+    Tls(#[from] rustls::Error),
 }

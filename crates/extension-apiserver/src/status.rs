@@ -108,6 +108,12 @@ impl Status {
         Self::about(406, "NotAcceptable", message, Details::default())
     }
 
+    /// 406 for a media type that is served, but not with the parameters asked for.
+    #[must_use]
+    pub fn form_not_acceptable(message: impl Into<String>) -> Self {
+        Self::new(406, "NotAcceptable", message.into())
+    }
+
     /// 413: the body is over `limit` bytes.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {

@@ -1,0 +1,797 @@
+//! Answers held against what metrics-server 0.9.0 answered to the same requests on a real cluster.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::{Arc, RwLock};
+
+use futures::executor::block_on;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{Api, refuse, respond};
+use crate::body::Body;
+use crate::health::HealthCheck;
+use crate::json::{JsonArray, JsonObject};
+use crate::options::{ApiGroup, VersionInfo};
+use crate::request::request_info;
+use crate::resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
+use crate::status::Status;
+
+#[derive(Debug, Clone)]
+struct Metrics {
+    name: String,
+    namespace: Option<String>,
+    labels: BTreeMap<String, String>,
+    usage: [String; 2],
+    container: String,
+}
+
+impl Metrics {
+    fn key(&self) -> Key<'_> {
+        Key {
+            namespace: self.namespace.as_deref(),
+            name: &self.name,
+        }
+    }
+}
+
+impl Item for Metrics {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+    fn label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key).map(String::as_str)
+    }
+    fn visit_labels(&self, visit: &mut dyn FnMut(&str, &str)) {
+        self.labels.iter().for_each(|(key, value)| visit(key, value));
+    }
+    fn creation_timestamp(&self) -> Option<Timestamp> {
+        "2026-11-23T16:42:10.4Z".parse().ok()
+    }
+    fn write_fields(&self, object: &mut JsonObject<'_>) {
+        let usage = |object: &mut JsonObject<'_>| {
+            object.object("usage", |usage| {
+                usage.string("cpu", &self.usage[0]);
+                usage.string("memory", &self.usage[1]);
+            });
+        };
+        let pod = self.namespace.is_some();
+        object.string(
+            "timestamp",
+            if pod {
+                "2026-11-23T16:42:07Z"
+            } else {
+                "2026-11-23T16:42:02Z"
+            },
+        );
+        object.string("window", self.window());
+        if !pod {
+            return usage(object);
+        }
+        object.array("containers", |containers| {
+            containers.object(|object| {
+                object.string("name", &self.container);
+                usage(object);
+            });
+        });
+    }
+    fn write_cells(&self, cells: &mut JsonArray<'_>) {
+        for cell in [&self.name, &self.usage[0], &self.usage[1]] {
+            cells.string(cell);
+        }
+        cells.string(self.window());
+    }
+}
+
+impl Metrics {
+    fn window(&self) -> &'static str {
+        match self.container.as_str() {
+            "" => "20.04s",
+            "etcd" => "15.001s",
+            _ => "15.002s",
+        }
+    }
+}
+
+struct Memory {
+    info: ResourceInfo,
+    singular: &'static str,
+    items: RwLock<Vec<Metrics>>,
+    refusal: RwLock<Option<Status>>,
+}
+
+impl Resource for Memory {
+    fn info(&self) -> &ResourceInfo {
+        &self.info
+    }
+
+    fn get(&self, key: Key<'_>, visit: &mut dyn FnMut(&dyn Item)) -> Result<(), Status> {
+        let items = self.items.read().unwrap();
+        let item = items.iter().find(|item| item.key() == key);
+        visit(item.ok_or_else(|| Status::not_found("", self.singular, key.name))?);
+        Ok(())
+    }
+
+    fn list(
+        &self,
+        scope: ListScope<'_>,
+        visit: &mut dyn FnMut(&dyn Item) -> ControlFlow<()>,
+    ) -> Result<(), Status> {
+        if let Some(refusal) = self.refusal.read().unwrap().clone() {
+            return Err(refusal);
+        }
+        for item in self.items.read().unwrap().iter() {
+            let wanted = scope
+                .namespace
+                .is_none_or(|namespace| item.namespace() == Some(namespace));
+            if wanted && scope.after.is_none_or(|after| item.key() > after) && visit(item).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn columns() -> [Column; 4] {
+    [
+        Column::NAME,
+        Column::string("cpu", "quantity"),
+        Column::string("memory", "quantity"),
+        Column::string("Window", "duration"),
+    ]
+}
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn pod(name: &str, container: &str, usage: [&str; 2], pairs: &[(&str, &str)]) -> Metrics {
+    Metrics {
+        name: name.to_owned(),
+        namespace: Some("kube-system".to_owned()),
+        labels: labels(pairs),
+        usage: usage.map(str::to_owned),
+        container: container.to_owned(),
+    }
+}
+
+/// The cluster that the samples were recorded on.
+fn resources() -> (Arc<Memory>, Arc<Memory>) {
+    let control_plane = |name: &str, usage: [&str; 2]| {
+        let labels = [("component", name), ("tier", "control-plane")];
+        pod(&format!("{name}-node-a"), name, usage, &labels)
+    };
+    let pods = vec![
+        control_plane("etcd", ["22960488n", "30504Ki"]),
+        control_plane("kube-apiserver", ["43223550n", "207388Ki"]),
+        control_plane("kube-controller-manager", ["16354470n", "46052Ki"]),
+        control_plane("kube-scheduler", ["6995157n", "19500Ki"]),
+        pod(
+            "metrics-server-666797b96f-p8lnm",
+            "metrics-server",
+            ["2634394n", "16840Ki"],
+            &[("k8s-app", "metrics-server"), ("pod-template-hash", "666797b96f")],
+        ),
+    ];
+    let node = Metrics {
+        name: "node-a".to_owned(),
+        namespace: None,
+        labels: labels(&[
+            ("beta.kubernetes.io/arch", "amd64"),
+            ("beta.kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", "amd64"),
+            ("kubernetes.io/hostname", "node-a"),
+            ("kubernetes.io/os", "linux"),
+        ]),
+        usage: ["169415881n", "996108Ki"].map(str::to_owned),
+        container: String::new(),
+    };
+    let schema = serde_json::json!({
+        "description": "What a thing uses.",
+        "required": ["timestamp"],
+        "properties": {"timestamp": {"type": "string", "format": "date-time"}},
+    });
+    let pods = Memory {
+        info: ResourceInfo::namespaced("pods", "PodMetrics")
+            .columns(columns())
+            .schema(schema),
+        singular: "pods",
+        items: RwLock::new(pods),
+        refusal: RwLock::default(),
+    };
+    let nodes = Memory {
+        info: ResourceInfo::cluster_scoped("nodes", "NodeMetrics").columns(columns()),
+        singular: "node",
+        items: RwLock::new(vec![node]),
+        refusal: RwLock::default(),
+    };
+    (Arc::new(pods), Arc::new(nodes))
+}
+
+fn api_of(versions: &[&'static str], pods: Arc<Memory>, nodes: Arc<Memory>) -> Api {
+    let group = ApiGroup {
+        name: "metrics.k8s.io",
+        versions: versions.to_vec(),
+        resources: vec![pods, nodes],
+    };
+    let version = VersionInfo {
+        major: "0".to_owned(),
+        git_version: "v0.1.0".to_owned(),
+        ..VersionInfo::default()
+    };
+    let mut endpoints: BTreeMap<_, crate::server::Endpoint> = BTreeMap::new();
+    endpoints.insert("/report", Box::new(|| Ok(br#"{"nodes":[]}"#.to_vec())));
+    endpoints.insert(
+        "/broken",
+        Box::new(|| Err(Status::service_unavailable("not yet"))),
+    );
+    let checks = vec![
+        HealthCheck::live("ping", || Ok(())),
+        HealthCheck::ready("store/ready", || Err("no metrics to serve".to_owned())),
+        HealthCheck::ready("shutdown", || Ok(())),
+    ];
+    Api::new(group, version, endpoints, checks)
+}
+
+fn api() -> Api {
+    let (pods, nodes) = resources();
+    api_of(&["v1", "v1beta1"], pods, nodes)
+}
+
+struct Answered {
+    code: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answered {
+    fn text(&self) -> &str {
+        str::from_utf8(&self.body).unwrap()
+    }
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+fn read(response: Response<Body>) -> Answered {
+    let (parts, body) = response.into_parts();
+    Answered {
+        code: parts.status,
+        headers: parts.headers,
+        body: block_on(body.collect()).unwrap().to_bytes().to_vec(),
+    }
+}
+
+fn start(api: &Api, request: &str, headers: &[(&str, &str)]) -> Response<Body> {
+    let (method, uri) = request.split_once(' ').unwrap();
+    let mut builder = Request::builder().method(method).uri(uri);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    let (parts, ()) = builder.body(()).unwrap().into_parts();
+    respond(api, &request_info(&parts.method, &parts.uri), &parts)
+}
+
+fn ask(api: &Api, request: &str, headers: &[(&str, &str)]) -> Answered {
+    read(start(api, request, headers))
+}
+
+fn fixture(name: &str) -> String {
+    let path = format!(
+        "{}/tests/fixtures/metrics-server-0.9/{name}",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The samples were asked for with curl, which gets indented JSON. They are met byte for byte.
+#[test]
+fn replies_are_those_of_metrics_server() {
+    const BETA: &str = "/apis/metrics.k8s.io/v1beta1";
+    const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    const METADATA: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let cases = [
+        ("nodes.json", "GET", "/nodes", "*/*", 200),
+        ("node.json", "GET", "/nodes/node-a", "*/*", 200),
+        ("node-404.json", "GET", "/nodes/none", "*/*", 404),
+        ("nodes.table.json", "GET", "/nodes", TABLE, 200),
+        ("pods.json", "GET", "/pods", "*/*", 200),
+        (
+            "pods.json",
+            "GET",
+            "/namespaces/kube-system/pods",
+            "application/vnd.kubernetes.protobuf,application/json",
+            200,
+        ),
+        ("pods.json", "GET", "/pods/", "application/json;stream=watch", 200),
+        ("pods-limit.json", "GET", "/pods?limit=2", "*/*", 200),
+        (
+            "pods-selector.json",
+            "GET",
+            "/pods?labelSelector=tier%3Dcontrol-plane",
+            "*/*",
+            200,
+        ),
+        (
+            "pods-field.json",
+            "GET",
+            "/pods?fieldSelector=metadata.name%3Detcd-node-a",
+            "*/*",
+            200,
+        ),
+        (
+            "pods-badfield.json",
+            "GET",
+            "/pods?fieldSelector=spec.x%3D1",
+            "*/*",
+            400,
+        ),
+        (
+            "pods-badselector.json",
+            "GET",
+            "/pods?labelSelector=!!",
+            "*/*",
+            400,
+        ),
+        ("pods-watch.json", "GET", "/pods?watch=true", "*/*", 405),
+        (
+            "delete.json",
+            "DELETE",
+            "/namespaces/kube-system/pods/etcd-node-a",
+            "*/*",
+            405,
+        ),
+        ("delete.json", "POST", "/nodes", "text/html", 405),
+        ("delete.json", "HEAD", "/nodes", "*/*", 405),
+        (
+            "pod.json",
+            "GET",
+            "/namespaces/kube-system/pods/etcd-node-a",
+            "*/*",
+            200,
+        ),
+        (
+            "pod-404.json",
+            "GET",
+            "/namespaces/kube-system/pods/none",
+            "*/*",
+            404,
+        ),
+        ("pods.table.json", "GET", "/pods", TABLE, 200),
+        ("metadata-only.json", "GET", "/pods", METADATA, 200),
+        ("pods-406.json", "GET", "/pods", "text/html", 406),
+        ("pods-cbor-406.json", "GET", "/pods", "application/cbor", 406),
+        ("resources.json", "GET", "", "*/*", 200),
+        ("resources.json", "GET", "/", "application/json", 200),
+    ];
+    let api = api();
+    for (sample, method, path, accept, code) in cases {
+        let request = format!("{method} {BETA}{path}");
+        let headers = [
+            ("accept", accept),
+            ("user-agent", "curl/8.14.1"),
+            ("audit-id", "706cf266"),
+        ];
+        let answered = ask(&api, &request, &headers);
+        // Where we differ on purpose: what is not served is not offered.
+        let expected = fixture(sample).replace(
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf, \
+             application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
+            "application/json",
+        );
+        assert_eq!(answered.text(), expected, "{request}");
+        assert_eq!(answered.code, code, "{request}");
+        assert_eq!(answered.header("content-type"), "application/json", "{request}");
+        assert_eq!(answered.header("cache-control"), "no-cache, private", "{request}");
+        assert_eq!(answered.header("audit-id"), "706cf266", "{request}");
+        assert_eq!(answered.headers.len(), 3, "{request}: {:?}", answered.headers);
+
+        let headers = [("accept", accept)];
+        let compact = ask(&api, &request, &headers);
+        let minimal = answered.json().to_string().len() + 1;
+        assert_eq!(compact.body.len(), minimal, "{request}: compact, and a newline");
+        assert_eq!(compact.json(), answered.json(), "{request}");
+        let stable = ask(&api, &request.replace("v1beta1", "v1"), &headers);
+        let renamed = compact
+            .text()
+            .replace("metrics.k8s.io/v1beta1", "metrics.k8s.io/v1");
+        assert_eq!(stable.text(), renamed, "{request}");
+    }
+    let (pods, nodes) = resources();
+    let beta_only = api_of(&["v1beta1"], pods, nodes);
+    let group = ask(
+        &beta_only,
+        "GET /apis/metrics.k8s.io",
+        &[("user-agent", "curl/8")],
+    );
+    assert_eq!(group.text(), fixture("group.json"));
+}
+
+#[test]
+fn paths_that_lead_nowhere_are_not_found() {
+    let api = api();
+    for path in [
+        "/api",
+        "/api/v1/pods",
+        "/apis/other.k8s.io",
+        "/apis/other.k8s.io/v1/pods",
+        "/apis/metrics.k8s.io/v2",
+        "/apis/metrics.k8s.io/v2/pods",
+        "/apis/metrics.k8s.io/v1/things",
+        "/apis/metrics.k8s.io/v1/pods/etcd-node-a",
+        "/apis/metrics.k8s.io/v1/namespaces",
+        "/apis/metrics.k8s.io/v1/namespaces/kube-system",
+        "/apis/metrics.k8s.io/v1/namespaces/kube-system/nodes",
+        "/apis/metrics.k8s.io/v1/namespaces/kube-system/nodes/node-a",
+        "/apis/metrics.k8s.io/v1/namespaces//pods",
+        "/apis/metrics.k8s.io/v1/namespaces//pods/etcd-node-a",
+        "/apis/metrics.k8s.io/v1//pods",
+        "/apis/metrics.k8s.io/v1/pods//",
+        "//apis/metrics.k8s.io/v1/pods",
+        "/apis/metrics.k8s.io/v1/nodes/node-a/status",
+        "/apis/metrics.k8s.io/v1/watch/pods",
+        "/apis/metrics.k8s.io/v1/proxy/nodes/node-a",
+        "/openapi",
+        "/openapi/v4",
+        "/openapi/v3/apis/metrics.k8s.io/v2",
+        "/readyz/none",
+        "/livez/shutdown",
+        "/report/more",
+        "/metrics/more",
+    ] {
+        for method in ["GET", "DELETE"] {
+            let answered = ask(&api, &format!("{method} {path}"), &[]);
+            let code = answered.code.as_u16();
+            assert!(
+                code == 404 || (method == "DELETE" && code == 405),
+                "{method} {path}: {code}"
+            );
+            assert_eq!(answered.json()["code"], code, "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn forms_are_negotiated_as_by_kube_apiserver() {
+    let api = api();
+    let outcome = |path: &str, accept: &str| {
+        let answered = ask(
+            &api,
+            &format!("GET /apis/metrics.k8s.io/v1{path}"),
+            &[("accept", accept)],
+        );
+        let json = answered.json();
+        let field = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
+        if answered.code == 200 {
+            format!("{} {}", field("apiVersion"), field("kind"))
+        } else {
+            format!("{} {}", answered.code.as_u16(), field("message"))
+        }
+    };
+    let mut outcomes = Vec::new();
+    for accept in [
+        "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+        "application/json;as=Table;v=v1beta1;g=meta.k8s.io",
+        "application/json; as=Table; v=v9; g=meta.k8s.io, application/json",
+        "application/json;as=Table;v=v9;g=meta.k8s.io",
+        "application/json;as=Other;v=v1;g=meta.k8s.io",
+        "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+        "application/json;as=PartialObjectMetadataList;v=v1beta1;g=meta.k8s.io,application/json;q=0.9",
+        "application/vnd.kubernetes.protobuf",
+        "application/vnd.kubernetes.protobuf, */*",
+        "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, application/json",
+        "application/yaml;q=0.5,application/json;q=0.4",
+        "application/json;q=0.1,application/json;as=Table;v=v1;g=meta.k8s.io;q=0.2",
+        "application/json;q=0",
+        "application/*",
+        "application/json;stream=other",
+        "*",
+        "application",
+        ",",
+    ] {
+        outcomes.push(format!(
+            "{accept}\n  list: {}\n  get:  {}",
+            outcome("/pods", accept),
+            outcome("/nodes/node-a", accept)
+        ));
+    }
+    insta::assert_snapshot!(outcomes.join("\n"));
+}
+
+#[test]
+fn table_rows_carry_what_is_asked_for() {
+    let api = api();
+    let table = [("accept", "application/json;as=Table;v=v1beta1;g=meta.k8s.io")];
+    let row = |include: &str| {
+        let request = format!("GET /apis/metrics.k8s.io/v1/nodes/node-a?includeObject={include}");
+        ask(&api, &request, &table).json()
+    };
+    assert_eq!(row("None")["rows"][0]["object"], Value::Null);
+    assert_eq!(row("None")["rows"][0].as_object().unwrap().len(), 2);
+    assert_eq!(
+        row("Metadata")["rows"][0]["object"]["apiVersion"],
+        "meta.k8s.io/v1beta1"
+    );
+    assert_eq!(row(""), row("Metadata"));
+    let whole = ask(&api, "GET /apis/metrics.k8s.io/v1/nodes/node-a", &[]).json();
+    assert_eq!(row("Object")["rows"][0]["object"], whole);
+    assert_eq!(
+        row("x")["message"],
+        "Unable to convert to Table as requested: includeObject: Invalid value: \"x\": must be 'Metadata', 'Object', \
+         'None', or empty"
+    );
+    let empty = ask(&api, "GET /apis/metrics.k8s.io/v1/namespaces/none/pods", &table).json();
+    assert_eq!(empty["rows"], serde_json::json!([]));
+    assert_eq!(empty["columnDefinitions"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn discovery_is_kept_by_its_tag() {
+    let api = api();
+    let content_type = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let accept = format!("{content_type},application/json");
+    let first = ask(&api, "GET /apis", &[("accept", &accept)]);
+    assert_eq!(first.header("content-type"), content_type);
+    assert_eq!(first.header("cache-control"), "public");
+    assert_eq!(first.header("vary"), "Accept");
+    insta::assert_json_snapshot!("aggregated", first.json());
+    let known = [
+        ("accept", accept.as_str()),
+        ("if-none-match", first.header("etag")),
+    ];
+    let second = ask(&api, "GET /apis", &known);
+    assert_eq!((second.code.as_u16(), second.body.len()), (304, 0));
+    let older = accept.replace("v=v2", "v=v2beta1");
+    let older = ask(&api, "GET /apis", &[("accept", &older)]);
+    assert_eq!(older.json()["apiVersion"], "apidiscovery.k8s.io/v2beta1");
+    assert_eq!(older.json()["items"], first.json()["items"]);
+    insta::assert_json_snapshot!("groups", ask(&api, "GET /apis", &[]).json());
+    assert_eq!(ask(&api, "GET /apis", &[("accept", "text/html")]).code, 406);
+}
+
+#[test]
+fn openapi_describes_every_path_and_resolves() {
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let api = api();
+    let root = ask(&api, "GET /openapi/v3", &[]).json();
+    let url = root["paths"]["apis/metrics.k8s.io/v1"]["serverRelativeURL"]
+        .as_str()
+        .unwrap();
+    let third = ask(&api, &format!("GET {url}"), &[]);
+    assert!(third.header("cache-control").starts_with("public, immutable"));
+    let moved = ask(&api, "GET /openapi/v3/apis/metrics.k8s.io/v1?hash=OLD", &[]);
+    assert_eq!((moved.code.as_u16(), moved.header("location")), (301, url));
+    let second = ask(&api, "GET /openapi/v2", &[]);
+    for document in [third.json(), second.json()] {
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(!found.is_empty());
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+    let protobuf = [(
+        "accept",
+        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    )];
+    assert_eq!(ask(&api, "GET /openapi/v2", &protobuf).code, 406);
+    assert_eq!(second.json()["paths"].as_object().unwrap().len(), 10);
+    insta::assert_json_snapshot!("openapi_v3", third.json());
+}
+
+#[test]
+fn health_says_which_check_failed_but_not_why() {
+    let api = api();
+    let report = |request: &str| {
+        let answered = ask(&api, request, &[]);
+        assert_eq!(
+            answered.header("content-type"),
+            "text/plain; charset=utf-8",
+            "{request}"
+        );
+        assert_eq!(answered.header("x-content-type-options"), "nosniff", "{request}");
+        (answered.code.as_u16(), answered.text().to_owned())
+    };
+    let ok = || (200, "ok".to_owned());
+    assert_eq!(report("GET /livez"), ok());
+    assert_eq!(report("GET /healthz/"), ok());
+    assert_eq!(report("GET /readyz/ping"), ok());
+    assert_eq!(report("GET /readyz?exclude=store/ready"), ok());
+    assert_eq!(
+        report("GET /livez?verbose"),
+        (200, "[+]ping ok\nlivez check passed\n".to_owned())
+    );
+    let failed = "[+]ping ok\n[-]store/ready failed: reason withheld\n[+]shutdown ok\nreadyz check failed\n";
+    assert_eq!(report("GET /readyz"), (500, failed.to_owned()));
+    let excluded = "[+]ping ok\n[+]store/ready excluded: ok\n[+]shutdown ok\n\
+                    warn: some health checks cannot be excluded: no matches for \"a\",\"b\"\nreadyz check passed\n";
+    let request = "GET /readyz?verbose=true&exclude=store%2Fready&exclude=b&exclude=a&exclude=b";
+    assert_eq!(report(request), (200, excluded.to_owned()));
+    let reason = "internal server error: no metrics to serve\n";
+    assert_eq!(report("GET /readyz/store/ready"), (500, reason.to_owned()));
+    assert_eq!(ask(&api, "POST /readyz", &[]).code, 405);
+}
+
+#[test]
+fn other_documents_are_served() {
+    let api = api();
+    let version = ask(&api, "GET /version", &[]);
+    assert!(
+        version.text().starts_with("{\n  \"major\": \"0\",\n"),
+        "{}",
+        version.text()
+    );
+    assert_eq!(
+        ask(&api, "GET /report", &[]).json(),
+        serde_json::json!({"nodes": []})
+    );
+    assert_eq!(ask(&api, "GET /broken", &[]).code, 503);
+    let paths = ask(&api, "GET /", &[]).json();
+    assert!(
+        paths["paths"]
+            .as_array()
+            .unwrap()
+            .contains(&"/apis/metrics.k8s.io/v1".into())
+    );
+    let busy = read(refuse(&Status::too_many_requests(1), &HeaderMap::new()));
+    assert_eq!((busy.code.as_u16(), busy.header("retry-after")), (429, "1"));
+}
+
+#[test]
+fn numbers_among_the_parameters_are_checked() {
+    let answered = ask(
+        &api(),
+        "GET /apis/metrics.k8s.io/v1/pods?timeoutSeconds=9223372036854775808",
+        &[],
+    );
+    let message = "strconv.ParseInt: parsing \"9223372036854775808\": value out of range";
+    assert_eq!(answered.json()["message"], message);
+    let answered = ask(&api(), "GET /apis/metrics.k8s.io/v1/pods?limit=many", &[]);
+    assert_eq!(
+        answered.json()["message"],
+        "strconv.ParseInt: parsing \"many\": invalid syntax"
+    );
+    assert_eq!(answered.code, 400);
+}
+
+fn many(count: usize) -> Vec<Metrics> {
+    let pod = |at: usize| Metrics {
+        name: format!("pod-{at:06}"),
+        namespace: Some(format!("ns-{}", at * 7 / count)),
+        labels: labels(&[("third", if at.is_multiple_of(3) { "yes" } else { "no" })]),
+        usage: ["1n", "1Ki"].map(str::to_owned),
+        container: "etcd".to_owned(),
+    };
+    (0..count).map(pod).collect()
+}
+
+fn names(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().unwrap().iter();
+    items
+        .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_large_list_comes_in_parts_and_holds_no_lock_between_them() {
+    let (pods, nodes) = resources();
+    *pods.items.write().unwrap() = many(3000);
+    let api = api_of(&["v1"], Arc::clone(&pods), nodes);
+    let mut response = start(&api, "GET /apis/metrics.k8s.io/v1/pods", &[]);
+    assert_eq!(hyper::body::Body::size_hint(response.body()).exact(), None);
+    let mut body = Vec::new();
+    let mut parts = 0;
+    while let Some(frame) = block_on(response.body_mut().frame()) {
+        let part = frame.unwrap().into_data().unwrap();
+        assert!(part.len() < 70 * 1024);
+        body.extend_from_slice(&part);
+        parts += 1;
+        // Only possible while the list holds no lock. What was the list's last object is gone when it goes on.
+        let mut items = pods.items.write().unwrap();
+        let last = String::from_utf8_lossy(&part)
+            .rfind("pod-")
+            .map(|at| part[at..at + 10].to_vec());
+        items.retain(|item| Some(item.name.as_bytes()) > last.as_deref());
+    }
+    assert!(parts > 5, "{parts}");
+    let list: Value = serde_json::from_slice(&body).unwrap();
+    let expected: Vec<_> = many(3000).into_iter().map(|pod| pod.name).collect();
+    assert_eq!(names(&list), expected);
+}
+
+#[test]
+fn a_list_that_cannot_go_on_breaks_off() {
+    let (pods, nodes) = resources();
+    *pods.items.write().unwrap() = many(1000);
+    let api = api_of(&["v1"], Arc::clone(&pods), nodes);
+    let mut response = start(&api, "GET /apis/metrics.k8s.io/v1/pods", &[]);
+    assert!(block_on(response.body_mut().frame()).unwrap().is_ok());
+    let refusal = Status::service_unavailable("the store is gone");
+    *pods.refusal.write().unwrap() = Some(refusal.clone());
+    assert_eq!(
+        block_on(response.body_mut().frame()).unwrap().unwrap_err(),
+        refusal
+    );
+    assert!(block_on(response.body_mut().frame()).is_none());
+    assert_eq!(ask(&api, "GET /apis/metrics.k8s.io/v1/pods", &[]).code, 503);
+}
+
+#[test]
+fn fields_select_by_namespace() {
+    let api = api();
+    let found = |path: &str, namespace: &str| {
+        let request =
+            format!("GET /apis/metrics.k8s.io/v1/{path}?fieldSelector=metadata.namespace%3D{namespace}");
+        ask(&api, &request, &[]).json()["items"].as_array().unwrap().len()
+    };
+    assert_eq!(found("pods", "kube-system"), 5);
+    assert_eq!(found("pods", "default"), 0);
+    assert_eq!(found("namespaces/kube-system/pods", "default"), 0);
+    assert_eq!(found("nodes", "kube-system"), 0);
+    assert_eq!(found("nodes", ""), 1);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+    #[test]
+    fn lists_are_whole_whatever_is_selected(
+        count in 1_usize..700,
+        namespace in 0_usize..8,
+        labels: bool,
+        pretty: bool,
+        form in 0..3,
+    ) {
+        let (pods, nodes) = resources();
+        *pods.items.write().unwrap() = many(count);
+        let api = api_of(&["v1"], pods, nodes);
+        let place = if namespace == 7 { String::new() } else { format!("/namespaces/ns-{namespace}") };
+        let selector = if labels { "third=yes" } else { "" };
+        let accept = match form {
+            0 => "application/json",
+            1 => "application/json;as=Table;v=v1;g=meta.k8s.io",
+            _ => "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+        };
+        let request = format!("GET /apis/metrics.k8s.io/v1{place}/pods?pretty={pretty}&labelSelector={selector}");
+        let mut list = ask(&api, &request, &[("accept", accept)]).json();
+        if form == 1 {
+            let rows = list["rows"].as_array_mut().unwrap().drain(..);
+            list["items"] = rows.map(|mut row| row["object"].take()).collect();
+        }
+        let expected = many(count).into_iter().filter(|pod| {
+            (namespace == 7 || pod.namespace == Some(format!("ns-{namespace}")))
+                && (!labels || pod.labels["third"] == "yes")
+        });
+        proptest::prop_assert_eq!(names(&list), expected.map(|pod| pod.name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_request_makes_it_panic(path in "[ -~]{0,60}", accept in "[ -~]{0,60}", query in "[ -~]{0,60}") {
+        let uri = format!("/apis/metrics.k8s.io/v1/{path}?{query}");
+        let builder = Request::builder().uri(uri).header("accept", accept);
+        if let Ok(request) = builder.body(()) {
+            let (parts, ()) = request.into_parts();
+            let _ = read(respond(&api(), &request_info(&parts.method, &parts.uri), &parts));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a client's certificate chain is worth against the authorities of the moment.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use x509_parser::certificate::X509Certificate;
+
+use super::config::{AuthenticationConfig, FrontProxy, Roots};
+use super::watch::Published;
+use super::{Presented, User, headers};
+
+/// How long a judgement is kept at most, so that what passes with time (an authority's end) is seen.
+const KEPT: Duration = Duration::from_mins(1);
+
+/// What a chain is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Judgement {
+    /// Whether it is the front proxy's.
+    pub(crate) front_proxy: Result<(), String>,
+    /// The user that it is itself.
+    pub(crate) user: Result<User, String>,
+    /// When the first certificate of the chain ends.
+    not_after: UnixTime,
+}
+
+/// Judges a chain, leaf first. The errors are for the log.
+pub(crate) fn judge(config: &AuthenticationConfig, chain: &[CertificateDer<'_>], now: UnixTime) -> Judgement {
+    let leaf = chain.first().and_then(|der| {
+        let (_, leaf) = x509_parser::parse_x509_certificate(der).ok()?;
+        Some(leaf)
+    });
+    let Some(leaf) = leaf else {
+        let undecodable = "the certificate cannot be decoded".to_owned();
+        return Judgement {
+            front_proxy: Err(undecodable.clone()),
+            user: Err(undecodable),
+            not_after: now,
+        };
+    };
+    let not_after = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or_default();
+    Judgement {
+        front_proxy: front_proxy(config.front_proxy.as_ref(), &leaf, chain, now),
+        user: user(config.client_ca.as_ref(), &leaf, chain, now),
+        not_after: UnixTime::since_unix_epoch(Duration::from_secs(not_after)),
+    }
+}
+
+fn front_proxy(
+    proxy: Option<&FrontProxy>,
+    leaf: &X509Certificate<'_>,
+    chain: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Result<(), String> {
+    let proxy = proxy.ok_or("no authority of a front proxy is published")?;
+    verify(&proxy.roots, chain, now).map_err(|error| format!("by requestheader-client-ca-file: {error}"))?;
+    let name = common_name(leaf).unwrap_or_default();
+    if proxy.allowed_names.is_empty() || proxy.allowed_names.iter().any(|allowed| allowed == name) {
+        Ok(())
+    } else {
+        let allowed = &proxy.allowed_names;
+        Err(format!(
+            "common name {name:?} is not in requestheader-allowed-names {allowed:?}"
+        ))
+    }
+}
+
+fn user(
+    client_ca: Option<&Roots>,
+    leaf: &X509Certificate<'_>,
+    chain: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Result<User, String> {
+    let client_ca = client_ca.ok_or("no authority of client certificates is published")?;
+    verify(client_ca, chain, now).map_err(|error| format!("by client-ca-file: {error}"))?;
+    let name = common_name(leaf)
+        .filter(|name| !name.is_empty())
+        .ok_or("the certificate has no common name")?;
+    let organizations = leaf.subject().iter_organization();
+    Ok(User {
+        name: name.to_owned(),
+        groups: organizations
+            .filter_map(|group| group.as_str().ok().map(str::to_owned))
+            .collect(),
+        ..User::default()
+    }
+    .authenticated())
+}
+
+/// The last common name, as Go takes it.
+fn common_name<'a>(leaf: &'a X509Certificate<'_>) -> Option<&'a str> {
+    leaf.subject().iter_common_name().last()?.as_str().ok()
+}
+
+/// Whether the chain leads to one of `roots`, is valid at `now` and is meant for clients.
+fn verify(roots: &Roots, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), String> {
+    let (leaf, intermediates) = chain.split_first().ok_or("there is no certificate")?;
+    let roots = roots.at(now);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, crate::tls::provider())
+        .build()
+        .map_err(|_| "every authority has expired".to_owned())?;
+    match verifier.verify_client_cert(leaf, intermediates, now) {
+        Ok(_) => Ok(()),
+        Err(rustls::Error::InvalidCertificate(error)) => Err(format!("{error:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The certificate chain of one connection, with the last judgement on it.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    chain: Vec<CertificateDer<'static>>,
+    judged: Mutex<Option<Judged>>,
+}
+
+#[derive(Debug, Clone)]
+struct Judged {
+    generation: u64,
+    at: UnixTime,
+    judgement: Arc<Judgement>,
+}
+
+impl Peer {
+    /// A connection that came with this chain, or none.
+    pub(crate) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
+        Self {
+            chain,
+            judged: Mutex::default(),
+        }
+    }
+
+    /// What certificate and headers say now.
+    pub(crate) fn present(
+        &self,
+        published: &Published,
+        headers: &http::HeaderMap,
+        now: UnixTime,
+    ) -> Presented {
+        if self.chain.is_empty() {
+            return Presented::Nothing;
+        }
+        headers::identify(&published.config, &self.judgement(published, now), headers)
+    }
+
+    /// The judgement on the chain; the last one while neither the authorities nor the chain's validity have changed.
+    fn judgement(&self, published: &Published, now: UnixTime) -> Arc<Judgement> {
+        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = judged.as_ref()
+            && last.generation == published.generation
+            && last.at <= now
+            && now.as_secs() - last.at.as_secs() < KEPT.as_secs()
+            && (now <= last.judgement.not_after || last.judgement.not_after < last.at)
+        {
+            return Arc::clone(&last.judgement);
+        }
+        let judgement = Arc::new(judge(&published.config, &self.chain, now));
+        *judged = Some(Judged {
+            generation: published.generation,
+            at: now,
+            judgement: Arc::clone(&judgement),
+        });
+        judgement
+    }
+}

@@ -1,0 +1,74 @@
+//! What is sent after the headers.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+
+use crate::status::Status;
+
+/// The body of an answer: there as a whole, or made while the client reads it.
+pub(crate) struct Body {
+    ready: Option<Bytes>,
+    rest: Option<Box<dyn Chunks>>,
+}
+
+/// Makes the parts of a body, each when it is wanted. The error breaks the connection off, so that the client does
+/// not take what it has for all there is.
+pub(crate) trait Chunks: Send {
+    /// The next part, or `None` after the last.
+    fn next(&mut self) -> Result<Option<Bytes>, Status>;
+}
+
+impl Body {
+    /// A body that is there as a whole.
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
+        let ready = Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty());
+        Self { ready, rest: None }
+    }
+
+    /// A body that begins with `first`; what follows is asked of `rest`.
+    pub(crate) fn streamed(first: Bytes, rest: Box<dyn Chunks>) -> Self {
+        Self {
+            ready: Some(first),
+            rest: Some(rest),
+        }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(ready) = self.ready.take() {
+            return Poll::Ready(Some(Ok(Frame::data(ready))));
+        }
+        let next = match &mut self.rest {
+            Some(rest) => rest.next(),
+            None => Ok(None),
+        };
+        if !matches!(next, Ok(Some(_))) {
+            self.rest = None;
+        }
+        Poll::Ready(next.transpose().map(|chunk| chunk.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ready.is_none() && self.rest.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ready = self.ready.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        if self.rest.is_none() {
+            return SizeHint::with_exact(ready);
+        }
+        let mut hint = SizeHint::new();
+        hint.set_lower(ready);
+        hint
+    }
+}

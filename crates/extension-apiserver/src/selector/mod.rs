@@ -1,0 +1,26 @@
+//! Label and field selectors: apimachinery's grammar and error texts.
+
+mod fields;
+mod labels;
+#[cfg(test)]
+mod tests;
+mod validation;
+
+pub(crate) use fields::{FieldSelector, ObjectFields};
+pub(crate) use labels::LabelSelector;
+
+use crate::resource::Item;
+
+/// Which objects of a list are wanted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Selection {
+    pub(crate) labels: LabelSelector,
+    pub(crate) fields: ObjectFields,
+}
+
+impl Selection {
+    /// Whether the object is wanted. Allocates nothing.
+    pub(crate) fn matches(&self, item: &dyn Item) -> bool {
+        self.fields.matches(item) && self.labels.matches(|key| item.label(key))
+    }
+}
