@@ -1,0 +1,190 @@
+use std::path::PathBuf;
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+fn parse(arguments: &[&str]) -> Result<Flags, String> {
+    let all = std::iter::once("metrics-api").chain(arguments.iter().copied());
+    Flags::try_parse_from(all).map_err(|error| error.to_string())
+}
+
+fn settings(arguments: &[&str]) -> Result<Settings, String> {
+    Settings::new(parse(arguments)?, false).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_command_is_sound() {
+    Flags::command().debug_assert();
+}
+
+#[test]
+fn metrics_servers_own_manifests_are_understood() {
+    let settings = settings(&[
+        "--cert-dir=/tmp",
+        "--secure-port=10250",
+        "--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+        "--kubelet-use-node-status-port",
+        "--metric-resolution=15s",
+        "--kubelet-insecure-tls",
+        "--v=4",
+        "--node-selector=metrics-server-skip!=true",
+    ])
+    .unwrap();
+    assert_eq!(settings.tls_mode, TlsMode::Insecure);
+    assert_eq!(settings.bind.to_string(), "0.0.0.0:10250");
+    assert_eq!(
+        settings.addresses.types,
+        [
+            AddressType::InternalIP,
+            AddressType::ExternalIP,
+            AddressType::Hostname
+        ]
+    );
+    assert!(settings.addresses.use_node_status_port);
+    assert_eq!(
+        settings.node_selector.as_deref(),
+        Some("metrics-server-skip!=true")
+    );
+    assert_eq!(settings.credential, KubeletCredential::Own);
+    assert!(settings.log_level.starts_with("debug"));
+}
+
+#[test]
+fn what_the_operator_passes_is_understood() {
+    let settings = settings(&[
+        "--secure-port=10250",
+        "--tls-cert-file=/etc/metrics-api/tls/tls.crt",
+        "--tls-private-key-file=/etc/metrics-api/tls/tls.key",
+        "--metric-resolution=30s",
+        "--kubelet-tls-mode=Auto",
+        "--kubelet-service-account=metrics-api-kubelet",
+        "--log-level=debug",
+        "--logging-format=json",
+    ])
+    .unwrap();
+    assert_eq!(settings.tls_mode, TlsMode::Auto);
+    assert_eq!(
+        settings.credential,
+        KubeletCredential::ServiceAccount("metrics-api-kubelet".to_owned())
+    );
+    assert_eq!(settings.resolution, Duration::from_secs(30));
+    assert_eq!(settings.log_level, "debug");
+}
+
+#[test]
+fn defaults_verify_and_take_the_port_of_the_node() {
+    let settings = settings(&[]).unwrap();
+    assert_eq!(settings.tls_mode, TlsMode::Verify);
+    assert!(settings.addresses.use_node_status_port);
+    assert_eq!(settings.addresses.port, 10250);
+    assert_eq!(settings.resolution, Duration::from_secs(15));
+}
+
+#[test]
+fn a_port_that_is_given_counts_unless_the_nodes_is_wanted_too() {
+    let given = settings(&["--kubelet-port=10255"]).unwrap().addresses;
+    assert_eq!((given.port, given.use_node_status_port), (10255, false));
+    let both = settings(&["--kubelet-port=10255", "--kubelet-use-node-status-port"])
+        .unwrap()
+        .addresses;
+    assert_eq!((both.port, both.use_node_status_port), (10255, true));
+    let neither = settings(&["--kubelet-use-node-status-port=false"])
+        .unwrap()
+        .addresses;
+    assert_eq!((neither.port, neither.use_node_status_port), (10250, false));
+}
+
+#[test]
+fn of_two_values_the_later_counts() {
+    assert_eq!(
+        parse(&["--secure-port=1", "--secure-port=2"])
+            .unwrap()
+            .secure_port,
+        2
+    );
+    assert!(
+        !parse(&["--kubelet-insecure-tls", "--kubelet-insecure-tls=false"])
+            .unwrap()
+            .kubelet_insecure_tls
+    );
+}
+
+#[test]
+fn all_addresses_are_those_of_ipv6_too_where_there_is_any() {
+    let flags = parse(&["--secure-port=10250"]).unwrap();
+    assert_eq!(Settings::new(flags, true).unwrap().bind.to_string(), "[::]:10250");
+    let one = parse(&["--bind-address=192.0.2.1"]).unwrap();
+    assert_eq!(
+        Settings::new(one, true).unwrap().bind.to_string(),
+        "192.0.2.1:443"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
+    let table: [(&[&str], &[&str]); 13] = [
+        (&["--no-such-flag"], &["--no-such-flag"]),
+        (&["--metric-resolution=15"], &["--metric-resolution", "15", "15s"]),
+        (
+            &["--metric-resolution=5s"],
+            &["--metric-resolution", "5s", "at least 10s"],
+        ),
+        (
+            &["--metric-resolution=10s"],
+            &["--metric-resolution=10s", "--kubelet-request-timeout=10s"],
+        ),
+        (
+            &["--kubelet-request-timeout=0s"],
+            &["--kubelet-request-timeout", "0s"],
+        ),
+        (&["--kubelet-port=0"], &["--kubelet-port", "0", "1..=65535"]),
+        (&["--kubelet-port=x"], &["--kubelet-port", "x"]),
+        (
+            &["--kubelet-preferred-address-types=InternalIP,Inner"],
+            &["--kubelet-preferred-address-types", "Inner", "InternalDNS"],
+        ),
+        (
+            &["--kubelet-tls-mode=auto"],
+            &["--kubelet-tls-mode", "auto", "Auto, Verify, Insecure"],
+        ),
+        (
+            &["--kubelet-insecure-tls", "--kubelet-tls-mode=Auto"],
+            &["--kubelet-insecure-tls", "--kubelet-tls-mode=Auto"],
+        ),
+        (
+            &["--kubelet-insecure-tls", "--kubelet-certificate-authority=ca"],
+            &["--kubelet-insecure-tls", "--kubelet-certificate-authority"],
+        ),
+        (&["--tls-cert-file=a"], &["--tls-private-key-file"]),
+        (
+            &["--max-requests-inflight=0"],
+            &["--max-requests-inflight", "0", "above 0"],
+        ),
+    ];
+    for (arguments, expected) in table {
+        let error = settings(arguments).expect_err(&format!("{arguments:?}"));
+        for part in expected {
+            assert!(error.contains(part), "{arguments:?}: {part:?} is not in {error}");
+        }
+    }
+}
+
+#[test]
+fn a_client_certificate_stands_alone_unless_a_service_account_is_named() {
+    let pair = ["--kubelet-client-certificate=a", "--kubelet-client-key=b"];
+    let alone = settings(&pair).unwrap();
+    assert_eq!(alone.credential, KubeletCredential::None);
+    let expected = Certificate {
+        certificate: PathBuf::from("a"),
+        key: PathBuf::from("b"),
+    };
+    assert_eq!(alone.client_certificate, Some(expected));
+    let both = settings(&[pair[0], pair[1], "--kubelet-service-account=x"]).unwrap();
+    assert_eq!(both.credential, KubeletCredential::ServiceAccount("x".to_owned()));
+}
+
+#[test]
+fn the_help_is_as_committed() {
+    insta::assert_snapshot!(Flags::command().term_width(100).render_long_help());
+}

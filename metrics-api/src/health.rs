@@ -1,0 +1,171 @@
+//! Health checks, named as metrics-server's.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use extension_apiserver::HealthCheck;
+
+use crate::{
+    index::{NodeIndex, PodIndex},
+    scrape::board::Board,
+    store::Store,
+    time::{Monotonic, MonotonicClock},
+};
+
+/// How often the pulse beats.
+const BEAT: Duration = Duration::from_secs(1);
+/// Silence after which the process counts as stuck. A busy machine can be slow; only a restart mends what this
+/// is about.
+const STUCK: u64 = 30_000;
+
+/// What the checks look at.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Usages.
+    pub store: Arc<Store>,
+    /// How each node is doing.
+    pub board: Arc<Board>,
+    /// Nodes.
+    pub nodes: Arc<NodeIndex>,
+    /// Pods.
+    pub pods: Arc<PodIndex>,
+    /// Now.
+    pub clock: MonotonicClock,
+}
+
+impl Health {
+    /// All checks, in metrics-server's order. Starts the pulse that one of them feels.
+    #[must_use]
+    pub fn checks(self) -> Vec<HealthCheck> {
+        let pulse = Arc::new(AtomicU64::new(self.clock.now().0));
+        tokio::spawn(beat(Arc::clone(&pulse), self.clock));
+        let clock = self.clock;
+        let (nodes, pods) = (Arc::clone(&self.nodes), Arc::clone(&self.pods));
+        let listed = |synced: bool| {
+            if synced {
+                Ok(())
+            } else {
+                Err("no complete list yet".to_owned())
+            }
+        };
+        let ready = Latch::default();
+        vec![
+            HealthCheck::ready("metric-storage-ready", move || ready.check(&self)),
+            HealthCheck::ready("metric-informer-sync", move || listed(nodes.is_synced())),
+            // Not of liveness, as it is in metrics-server: a restart does not make the list come sooner.
+            HealthCheck::ready("metadata-informer-sync", move || listed(pods.is_synced())),
+            HealthCheck::live("metric-collection-timely", move || {
+                let silence = clock.now().since(Monotonic(pulse.load(Ordering::Relaxed)));
+                if silence > STUCK {
+                    Err(format!("nothing ran for {silence} ms"))
+                } else {
+                    Ok(())
+                }
+            }),
+        ]
+    }
+
+    fn storage(&self) -> Result<(), String> {
+        if !self.store.is_ready(self.clock.now()) {
+            return Err("no metrics to serve".to_owned());
+        }
+        if !self.board.is_settled() {
+            return Err("some nodes have not been scraped yet".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Fails until there is something to serve; passes ever after. When no kubelet can be reached, an API that answers
+/// with nothing is better than one that is gone: discovery, and with it namespace deletion, would break in the whole
+/// cluster. The node report and the metrics tell.
+#[derive(Debug, Default)]
+struct Latch(AtomicBool);
+
+impl Latch {
+    fn check(&self, health: &Health) -> Result<(), String> {
+        if self.0.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        health.storage()?;
+        self.0.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+async fn beat(pulse: Arc<AtomicU64>, clock: MonotonicClock) {
+    let mut ticks = tokio::time::interval(BEAT);
+    loop {
+        ticks.tick().await;
+        pulse.store(clock.now().0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        decode::decode,
+        names::Names,
+        scrape::board::{Attempt, Board},
+        store::series::Rules,
+        time::UnixMillis,
+    };
+
+    fn health() -> Health {
+        let names = Names::default();
+        Health {
+            store: Arc::new(Store::new(Rules { resolution: 15_000 }, names.clone())),
+            board: Arc::new(Board::default()),
+            nodes: Arc::new(NodeIndex::new(names.clone())),
+            pods: Arc::new(PodIndex::new(names)),
+            clock: MonotonicClock::start(),
+        }
+    }
+
+    fn put(health: &Health, sample: i64) {
+        let body = format!(
+            "node_cpu_usage_seconds_total {sample} {sample}000\nnode_memory_working_set_bytes 1 {sample}000\n\
+             container_cpu_usage_seconds_total{{container=\"c\",namespace=\"n\",pod=\"p\"}} {sample} {sample}000\n\
+             container_memory_working_set_bytes{{container=\"c\",namespace=\"n\",pod=\"p\"}} 1 {sample}000\n"
+        );
+        let batch = decode(body.as_bytes(), UnixMillis(0)).unwrap();
+        let at = Monotonic(health.clock.now().0 + u64::try_from(sample).unwrap() * 1000);
+        health.store.put("node-a", &batch, at);
+    }
+
+    fn settle(health: &Health) {
+        let attempt = Attempt {
+            endpoint: None,
+            tls: contract::report::TlsState::Verified,
+            ended: jiff::Timestamp::UNIX_EPOCH,
+            took: Duration::ZERO,
+            error: None,
+            settled: true,
+        };
+        health.board.record("node-a", attempt);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ready_needs_a_usage_and_every_node_s_chance_and_is_not_lost_again() {
+        let (health, latch) = (health(), Latch::default());
+        health.board.add(&"node-a".into());
+        assert_eq!(latch.check(&health), Err("no metrics to serve".to_owned()));
+        put(&health, 10);
+        put(&health, 20);
+        assert_eq!(
+            latch.check(&health),
+            Err("some nodes have not been scraped yet".to_owned())
+        );
+        settle(&health);
+        assert_eq!(latch.check(&health), Ok(()));
+        health.store.remove("node-a");
+        assert_eq!(latch.check(&health), Ok(()));
+        assert!(health.storage().is_err());
+    }
+}

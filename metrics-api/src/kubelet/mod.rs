@@ -1,0 +1,18 @@
+//! Towards kubelets: which address to dial ([`address`]), how the serving certificate is judged ([`tls`], by
+//! [`authority`] and, in mode `Auto`, [`trust`] with its [`records`]), and one kept connection a node ([`client`]).
+
+pub mod address;
+pub mod authority;
+pub mod client;
+mod connection;
+pub mod records;
+pub mod tls;
+pub mod trust;
+
+/// An error of that class. Never with what the kubelet sent.
+fn error(class: contract::report::ErrorClass, message: impl Into<String>) -> contract::report::NodeError {
+    contract::report::NodeError {
+        class,
+        message: message.into(),
+    }
+}

@@ -1,0 +1,257 @@
+//! Own metrics. Those that metrics-server has too keep its names, so that dashboards and alerts go on working;
+//! what is ours begins with `metrics_api_`.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use contract::report::{ErrorClass, NodeError};
+use jiff::Timestamp;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
+    registry::Registry,
+};
+
+use crate::{decode::Skipped, index::PodIndex, scrape::board::Board, store::Store, time::MonotonicClock};
+
+/// metrics-server's buckets, in seconds.
+const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabel {
+    node: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SuccessLabel {
+    success: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClassLabel {
+    class: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// What is counted while scraping.
+#[derive(Debug)]
+pub struct Metrics {
+    duration: Family<NodeLabel, Histogram, fn() -> Histogram>,
+    last_request: Family<NodeLabel, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    requests: Family<SuccessLabel, Counter>,
+    errors: Family<ClassLabel, Counter>,
+    skipped: Family<ReasonLabel, Counter>,
+    turn: Histogram,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    #[must_use]
+    pub fn register(registry: &mut Registry, resolution: Duration) -> Self {
+        let metrics = Self {
+            duration: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            last_request: Family::default(),
+            requests: Family::default(),
+            errors: Family::default(),
+            skipped: Family::default(),
+            turn: Histogram::new(turn_buckets(resolution)),
+        };
+        registry.register(
+            "metrics_server_kubelet_request_duration_seconds",
+            "Duration of requests to the kubelet of a node, from dialling to the last byte",
+            metrics.duration.clone(),
+        );
+        registry.register(
+            "metrics_server_kubelet_last_request_time_seconds",
+            "Time of the last request to the kubelet of a node, in Unix seconds",
+            metrics.last_request.clone(),
+        );
+        registry.register(
+            "metrics_server_kubelet_request",
+            "Requests to kubelets, by whether the answer could be used",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "metrics_server_manager_tick_duration_seconds",
+            "Time from when a node was due to be scraped until its answer was stored",
+            metrics.turn.clone(),
+        );
+        registry.register(
+            "metrics_api_kubelet_errors",
+            "Scrapes that failed, by class",
+            metrics.errors.clone(),
+        );
+        registry.register(
+            "metrics_api_skipped_samples",
+            "Lines of kubelets' answers that were not used, by reason",
+            metrics.skipped.clone(),
+        );
+        metrics
+    }
+
+    /// A scrape of a node ended.
+    pub fn observe(&self, node: &str, took: Duration, outcome: Result<&Skipped, &NodeError>) {
+        let label = NodeLabel {
+            node: node.to_owned(),
+        };
+        self.duration.get_or_create(&label).observe(took.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit a double")]
+        self.last_request
+            .get_or_create(&label)
+            .set(Timestamp::now().as_millisecond() as f64 / 1e3);
+        let success = if outcome.is_ok() { "true" } else { "false" };
+        self.requests.get_or_create(&SuccessLabel { success }).inc();
+        match outcome {
+            Ok(Skipped {
+                malformed,
+                bad_value,
+                duplicate,
+            }) => {
+                for (reason, count) in [
+                    ("malformed", malformed),
+                    ("bad_value", bad_value),
+                    ("duplicate", duplicate),
+                ] {
+                    if *count > 0 {
+                        self.skipped.get_or_create(&ReasonLabel { reason }).inc_by(*count);
+                    }
+                }
+            }
+            Err(error) => {
+                let class = ErrorClass::as_str(error.class);
+                self.errors.get_or_create(&ClassLabel { class }).inc();
+            }
+        }
+    }
+
+    /// A node's turn ended, so many milliseconds after it was due.
+    pub fn observe_turn(&self, millis: u64) {
+        self.turn.observe(Duration::from_millis(millis).as_secs_f64());
+    }
+
+    /// A node is gone: its series go with it.
+    pub fn remove(&self, node: &str) {
+        let label = NodeLabel {
+            node: node.to_owned(),
+        };
+        self.duration.remove(&label);
+        self.last_request.remove(&label);
+    }
+}
+
+/// metrics-server's: those of requests, and some around the resolution.
+fn turn_buckets(resolution: Duration) -> Vec<f64> {
+    let resolution = resolution.as_secs_f64();
+    let around = [
+        10.0 + (resolution - 10.0) / 2.0,
+        resolution,
+        resolution * 1.5,
+        resolution * 2.0,
+    ];
+    let above = around.into_iter().filter(|bucket| *bucket > 10.0);
+    BUCKETS.into_iter().chain(above).collect()
+}
+
+/// Sizes that are read when somebody asks.
+pub struct Sizes {
+    /// Usages.
+    pub store: Arc<Store>,
+    /// Running pods.
+    pub pods: Arc<PodIndex>,
+    /// Nodes.
+    pub board: Arc<Board>,
+    /// For how old usages are.
+    pub clock: MonotonicClock,
+}
+
+impl Collector for Sizes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let points = self.store.points(self.clock.now());
+        let mut family = encoder.encode_descriptor(
+            "metrics_server_storage_points",
+            "Usages that can be answered with",
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        for (kind, count) in [("node", points.nodes), ("container", points.containers)] {
+            ConstGauge::new(count as u64).encode(family.encode_family(&[("type", kind)])?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "metrics_api_nodes",
+            "Nodes that are scraped, by how the certificate of the kubelet was judged",
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        for (state, count) in self.board.tls_states() {
+            let state = format!("{state:?}");
+            ConstGauge::new(count as u64).encode(family.encode_family(&[("tls", state.as_str())])?)?;
+        }
+        let pods = encoder.encode_descriptor(
+            "metrics_api_running_pods",
+            "Running pods that are known",
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        ConstGauge::new(self.pods.len() as u64).encode(pods)
+    }
+}
+
+impl fmt::Debug for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sizes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_leaves_no_series_behind() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry, Duration::from_secs(15));
+        let error = NodeError {
+            class: ErrorClass::Timeout,
+            message: String::new(),
+        };
+        metrics.observe("node-a", Duration::from_millis(20), Err(&error));
+        metrics.observe(
+            "node-b",
+            Duration::from_millis(20),
+            Ok(&Skipped {
+                malformed: 2,
+                ..Skipped::default()
+            }),
+        );
+        metrics.remove("node-a");
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        assert!(!page.contains("node-a"), "{page}");
+        for line in [
+            "metrics_server_kubelet_request_total{success=\"true\"} 1",
+            "metrics_server_kubelet_request_total{success=\"false\"} 1",
+            "metrics_api_kubelet_errors_total{class=\"Timeout\"} 1",
+            "metrics_api_skipped_samples_total{reason=\"malformed\"} 2",
+            "metrics_server_kubelet_request_duration_seconds_count{node=\"node-b\"} 1",
+        ] {
+            assert!(page.contains(line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn turns_have_the_buckets_of_metrics_server() {
+        let around = |seconds| turn_buckets(Duration::from_secs(seconds)).split_off(BUCKETS.len());
+        assert_eq!(around(15), [12.5, 15.0, 22.5, 30.0]);
+        assert_eq!(around(60), [35.0, 60.0, 90.0, 120.0]);
+        assert_eq!(around(10), [15.0, 20.0]);
+    }
+}

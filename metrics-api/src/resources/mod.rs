@@ -1,0 +1,89 @@
+//! The two resources of `metrics.k8s.io`.
+//!
+//! A timestamp is printed to the millisecond, as kubelets give it, while metrics-server cuts it to whole seconds: only so can
+//! an observer find the two samples behind a usage, at `timestamp` and `timestamp - window`. RFC 3339 allows a
+//! fraction, and Go's `time.Parse`, by which kubectl and the controller of autoscalers read
+//! `metav1.Time`, accepts one.
+
+mod nodes;
+mod pods;
+
+pub use nodes::NodeMetrics;
+pub use pods::PodMetrics;
+
+use extension_apiserver::{
+    Column,
+    json::{JsonArray, JsonObject},
+};
+use serde_json::json;
+
+use crate::{
+    quantity::{Cpu, Memory},
+    time::{GoDuration, UnixMillis},
+};
+
+/// The printed table, the same for both.
+const COLUMNS: [Column; 4] = [
+    Column::NAME,
+    Column::string("cpu", "quantity"),
+    Column::string("memory", "quantity"),
+    Column::string("Window", "duration"),
+];
+
+/// The schema of what both resources have, and of `more` beside it. The descriptions are those of the types in
+/// k8s.io/metrics.
+fn schema(description: &str, more: (&str, serde_json::Value)) -> serde_json::Value {
+    let mut schema = json!({
+        "description": description,
+        "required": ["timestamp", "window", more.0],
+        "properties": {
+            "timestamp": {
+                "type": "string",
+                "format": "date-time",
+                "description": "When the usage was read: the end of the window.",
+            },
+            "window": {
+                "type": "string",
+                "description": "How long before `timestamp` the interval starts that the CPU usage is the average of.",
+            },
+        },
+    });
+    if let Some(properties) = schema
+        .pointer_mut("/properties")
+        .and_then(serde_json::Value::as_object_mut)
+    {
+        properties.insert(more.0.to_owned(), more.1);
+    }
+    schema
+}
+
+/// The schema of a `usage`.
+fn usage_schema(of: &str) -> serde_json::Value {
+    json!({
+        "type": "object",
+        "description": format!("What the {of} uses: `cpu` in cores, `memory` (the working set) in bytes."),
+        "additionalProperties": {"type": "string"},
+    })
+}
+
+fn write_time_and_window(object: &mut JsonObject<'_>, time: UnixMillis, window: u64) {
+    object.display("timestamp", &time);
+    object.display("window", &GoDuration { millis: window });
+}
+
+fn write_usage(object: &mut JsonObject<'_>, cpu: u64, memory: u64) {
+    object.object("usage", |usage| {
+        usage.display("cpu", &Cpu(cpu));
+        usage.display("memory", &Memory(memory));
+    });
+}
+
+fn write_cells(cells: &mut JsonArray<'_>, name: &str, (cpu, memory): (u64, u64), window: u64) {
+    cells.string(name);
+    cells.display(&Cpu(cpu));
+    cells.display(&Memory(memory));
+    cells.display(&GoDuration { millis: window });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! What is known about every node that is scraped: the source of the node report, of log lines and of metrics.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use contract::report::{ErrorClass, NodeError, NodeReport, NodeState, TlsState};
+use jiff::Timestamp;
+
+use crate::{kubelet::address::Endpoint, names::Name};
+
+/// All nodes, ordered by name.
+#[derive(Debug, Default)]
+pub struct Board {
+    entries: Mutex<BTreeMap<Name, Entry>>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    endpoint: Option<Endpoint>,
+    tls: TlsState,
+    last_success: Option<Timestamp>,
+    last_attempt: Option<Timestamp>,
+    latency: Option<Duration>,
+    error: Option<NodeError>,
+    settled: bool,
+}
+
+/// One scrape that has ended.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// What was dialled, if there was anything to dial.
+    pub endpoint: Option<Endpoint>,
+    /// How the certificate was judged.
+    pub tls: TlsState,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// How long it took.
+    pub took: Duration,
+    /// Why it failed.
+    pub error: Option<NodeError>,
+    /// Whether nothing more is to be expected of this node soon: it has a usage, or has failed, or had its time.
+    pub settled: bool,
+}
+
+/// What an attempt changed that somebody should hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: it went as it did before.
+    None,
+    /// It failed, and the one before did not, or for a reason of another class.
+    Failing(NodeError),
+    /// It succeeded, and the one before did not: the class of that.
+    Recovered(ErrorClass),
+}
+
+impl Board {
+    /// A node is scraped from now on.
+    pub fn add(&self, node: &Name) {
+        self.entries().entry(Name::clone(node)).or_default();
+    }
+
+    /// A node is scraped no more.
+    pub fn remove(&self, node: &str) {
+        self.entries().remove(node);
+    }
+
+    /// Takes down how a scrape ended.
+    pub fn record(&self, node: &str, attempt: Attempt) -> Change {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(node) else {
+            return Change::None;
+        };
+        let Attempt {
+            endpoint,
+            tls,
+            ended,
+            took,
+            error,
+            settled,
+        } = attempt;
+        let change = match (&entry.error, &error) {
+            (Some(before), Some(now)) if before.class == now.class => Change::None,
+            (_, Some(now)) => Change::Failing(now.clone()),
+            (Some(before), None) => Change::Recovered(before.class),
+            (None, None) => Change::None,
+        };
+        if error.is_none() {
+            entry.last_success = Some(ended);
+        }
+        entry.endpoint = endpoint;
+        entry.tls = tls;
+        entry.last_attempt = Some(ended);
+        entry.latency = Some(took);
+        entry.error = error;
+        entry.settled |= settled;
+        change
+    }
+
+    /// Whether every node has had its chance. An answer given before would lack nodes that only need a moment more.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.entries().values().all(|entry| entry.settled)
+    }
+
+    /// How many nodes there are of each judgement.
+    #[must_use]
+    pub fn tls_states(&self) -> [(TlsState, usize); 5] {
+        let entries = self.entries();
+        [
+            TlsState::Unknown,
+            TlsState::Verified,
+            TlsState::Pinned,
+            TlsState::Insecure,
+            TlsState::Refused,
+        ]
+        .map(|state| (state, entries.values().filter(|entry| entry.tls == state).count()))
+    }
+
+    /// The node report.
+    #[must_use]
+    pub fn report(&self) -> NodeReport {
+        let nodes = self
+            .entries()
+            .iter()
+            .map(|(name, entry)| entry.state(name))
+            .collect();
+        NodeReport { nodes }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Name, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn state(&self, name: &str) -> NodeState {
+        let rfc3339 = |time: &Timestamp| format!("{time:.3}");
+        NodeState {
+            name: name.to_owned(),
+            address: self.endpoint.as_ref().map(ToString::to_string),
+            tls: self.tls,
+            last_success: self.last_success.as_ref().map(rfc3339),
+            last_attempt: self.last_attempt.as_ref().map(rfc3339),
+            latency_ms: self
+                .latency
+                .map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+            error: self.error.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubelet::address::Host;
+
+    fn attempt(class: Option<ErrorClass>) -> Attempt {
+        Attempt {
+            endpoint: Some(Endpoint {
+                host: Host::Ip([10, 0, 0, 1].into()),
+                port: 10250,
+            }),
+            tls: TlsState::Verified,
+            ended: "2026-11-24T05:00:00.25Z".parse().unwrap(),
+            took: Duration::from_millis(12),
+            error: class.map(|class| NodeError {
+                class,
+                message: "why".to_owned(),
+            }),
+            settled: false,
+        }
+    }
+
+    #[test]
+    fn only_a_change_of_class_is_told() {
+        let board = Board::default();
+        board.add(&"a".into());
+        let steps = [
+            (None, "None"),
+            (Some(ErrorClass::Timeout), "Failing"),
+            (Some(ErrorClass::Timeout), "None"),
+            (Some(ErrorClass::Forbidden), "Failing"),
+            (None, "Recovered(Forbidden)"),
+            (None, "None"),
+        ];
+        for (class, expected) in steps {
+            let change = format!("{:?}", board.record("a", attempt(class)));
+            assert!(
+                change.starts_with(expected),
+                "{class:?}: {change}, expected {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_gone_leaves_nothing() {
+        let board = Board::default();
+        board.add(&"a".into());
+        board.remove("a");
+        assert_eq!(board.record("a", attempt(None)), Change::None);
+        assert_eq!(board.report(), NodeReport::default());
+    }
+
+    #[test]
+    fn all_nodes_must_be_settled() {
+        let board = Board::default();
+        assert!(board.is_settled());
+        board.add(&"a".into());
+        board.add(&"b".into());
+        board.record(
+            "a",
+            Attempt {
+                settled: true,
+                ..attempt(None)
+            },
+        );
+        assert!(!board.is_settled());
+        board.record(
+            "b",
+            Attempt {
+                settled: true,
+                ..attempt(Some(ErrorClass::Timeout))
+            },
+        );
+        board.record("a", attempt(None));
+        assert!(board.is_settled(), "a node stays settled");
+    }
+
+    #[test]
+    fn the_report_is_what_the_contract_says() {
+        let board = Board::default();
+        board.add(&"b".into());
+        board.add(&"a".into());
+        board.record("a", attempt(None));
+        board.record("a", attempt(Some(ErrorClass::Timeout)));
+        insta::assert_json_snapshot!(board.report(), @r#"
+        {
+          "nodes": [
+            {
+              "name": "a",
+              "address": "10.0.0.1:10250",
+              "tls": "Verified",
+              "lastSuccess": "2026-11-24T05:00:00.250Z",
+              "lastAttempt": "2026-11-24T05:00:00.250Z",
+              "latencyMs": 12,
+              "error": {
+                "class": "Timeout",
+                "message": "why"
+              }
+            },
+            {
+              "name": "b",
+              "tls": "Unknown"
+            }
+          ]
+        }
+        "#);
+    }
+}

@@ -1,0 +1,199 @@
+//! What kubelets answer, and what becomes of it.
+
+use std::{sync::Arc, time::Duration};
+
+use contract::report::{ErrorClass, TlsState};
+use metrics_api::{
+    kubelet::{
+        client::{Kept, KubeletClient, KubeletOptions, RESOURCE_METRICS},
+        tls::TlsMode,
+    },
+    token::{TokenSource, Tokens},
+};
+use tokio::net::TcpListener;
+
+use crate::support::{
+    METRICS, TOKEN, UID, client,
+    kubelet::{Answer, FakeKubelet},
+    options, pki, provider,
+};
+
+async fn kubelet() -> (pki::Authority, FakeKubelet) {
+    let authority = pki::Authority::new("cluster");
+    let kubelet = FakeKubelet::start(&authority.leaf(|_| {})).await;
+    (authority, kubelet)
+}
+
+#[tokio::test]
+async fn a_good_answer_arrives_whole_and_the_connection_is_kept() {
+    let (authority, kubelet) = kubelet().await;
+    let (client, mut kept) = (client(TlsMode::Verify, &authority), Kept::default());
+    for _ in 0..3 {
+        let body = client
+            .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+            .await
+            .unwrap();
+        assert_eq!(body, METRICS);
+    }
+    assert_eq!(kubelet.connections(), 1);
+    assert_eq!(kept.tls, TlsState::Verified);
+    let seen = kubelet.seen();
+    assert_eq!(seen[0].line, "GET /metrics/resource");
+    assert_eq!(seen[0].authorization, Some(format!("Bearer {TOKEN}")));
+}
+
+#[tokio::test]
+async fn a_kubelet_may_hang_up_between_two_scrapes() {
+    let (authority, kubelet) = kubelet().await;
+    kubelet.close_after_each_answer();
+    let (client, mut kept) = (client(TlsMode::Verify, &authority), Kept::default());
+    for connections in 1..=3 {
+        client
+            .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+            .await
+            .unwrap();
+        assert_eq!(kubelet.connections(), connections);
+    }
+}
+
+#[tokio::test]
+async fn each_bad_answer_has_its_class_and_shows_nothing_of_itself() {
+    let (authority, kubelet) = kubelet().await;
+    let client = client(TlsMode::Verify, &authority);
+    let body = || b"SECRET-BODY".to_vec();
+    let table = [
+        (Answer::Full(401, body()), ErrorClass::Unauthorized),
+        (Answer::Full(403, body()), ErrorClass::Forbidden),
+        (Answer::Full(404, body()), ErrorClass::NotFound),
+        (Answer::Full(500, body()), ErrorClass::BadStatus),
+        (Answer::Full(302, body()), ErrorClass::BadStatus),
+        (Answer::Full(204, Vec::new()), ErrorClass::BadStatus),
+        (
+            Answer::Raw(b"SECRET-BODY is no HTTP\r\n\r\n"),
+            ErrorClass::Malformed,
+        ),
+        (
+            Answer::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nSECRET-BODY"),
+            ErrorClass::Unreachable,
+        ),
+        (
+            Answer::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n"),
+            ErrorClass::TooLarge,
+        ),
+        (Answer::Endless, ErrorClass::TooLarge),
+        (Answer::HangUp, ErrorClass::Unreachable),
+    ];
+    for (answer, class) in table {
+        let described = format!("{answer:?}");
+        kubelet.answer(answer);
+        let error = client
+            .get(&mut Kept::default(), UID, &kubelet.endpoint, RESOURCE_METRICS)
+            .await
+            .unwrap_err();
+        assert_eq!(error.class, class, "{described}: {}", error.message);
+        assert!(!error.message.contains("SECRET"), "{}", error.message);
+        assert!(!error.message.contains(TOKEN), "{}", error.message);
+    }
+    let followed = kubelet
+        .seen()
+        .iter()
+        .any(|request| request.line.contains("elsewhere"));
+    assert!(
+        !followed,
+        "a redirect would take the token to where somebody else wants it"
+    );
+}
+
+#[tokio::test]
+async fn after_a_bad_answer_the_next_good_one_is_taken() {
+    let (authority, kubelet) = kubelet().await;
+    let (client, mut kept) = (client(TlsMode::Verify, &authority), Kept::default());
+    for answer in [Answer::Full(500, Vec::new()), Answer::HangUp, Answer::Endless] {
+        kubelet.answer(answer);
+        client
+            .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+            .await
+            .unwrap_err();
+        kubelet.answer(Answer::Full(200, METRICS.to_vec()));
+        client
+            .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn silence_ends_with_the_timeout() {
+    let (authority, kubelet) = kubelet().await;
+    kubelet.answer(Answer::Silence);
+    let options = KubeletOptions {
+        timeout: Duration::from_millis(300),
+        ..options(TlsMode::Verify, &authority)
+    };
+    let client = KubeletClient::new(options, provider());
+    let error = client
+        .get(&mut Kept::default(), UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap_err();
+    assert_eq!(error.class, ErrorClass::Timeout);
+    assert!(error.message.contains("0.3 s"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn nobody_there_is_unreachable_and_no_tls_is_no_handshake() {
+    let authority = pki::Authority::new("cluster");
+    let client = client(TlsMode::Verify, &authority);
+    let mut endpoint = FakeKubelet::plain().await.endpoint;
+    let plain = FakeKubelet::plain().await;
+    let error = client
+        .get(&mut Kept::default(), UID, &plain.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap_err();
+    assert_eq!(error.class, ErrorClass::TlsHandshake, "{}", error.message);
+    // A port that was free a moment ago.
+    endpoint.port = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let error = client
+        .get(&mut Kept::default(), UID, &endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap_err();
+    assert_eq!(error.class, ErrorClass::Unreachable, "{}", error.message);
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_asked() {
+    let (authority, kubelet) = kubelet().await;
+    let missing = TokenSource::File("/nonexistent/token".into());
+    let options = KubeletOptions {
+        tokens: Some(Tokens::start(missing)),
+        ..options(TlsMode::Verify, &authority)
+    };
+    let client = KubeletClient::new(options, provider());
+    let error = client
+        .get(&mut Kept::default(), UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap_err();
+    assert_eq!(error.class, ErrorClass::TokenUnavailable);
+    assert!(error.message.contains("/nonexistent/token"), "{}", error.message);
+    assert_eq!(kubelet.seen(), []);
+}
+
+#[tokio::test]
+async fn a_node_that_moved_is_dialled_anew() {
+    let (authority, first) = kubelet().await;
+    let second = FakeKubelet::start(&authority.leaf(|_| {})).await;
+    let (client, mut kept) = (Arc::new(client(TlsMode::Verify, &authority)), Kept::default());
+    client
+        .get(&mut kept, UID, &first.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap();
+    client
+        .get(&mut kept, UID, &second.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap();
+    assert_eq!((first.seen().len(), second.seen().len()), (1, 1));
+}

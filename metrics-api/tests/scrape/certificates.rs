@@ -1,0 +1,313 @@
+//! Which certificates pass, and what is remembered of them.
+
+use std::sync::Arc;
+
+use contract::report::{ErrorClass, TlsState};
+use metrics_api::kubelet::{
+    authority,
+    client::{Kept, KubeletClient, KubeletOptions, RESOURCE_METRICS},
+    tls::TlsMode,
+};
+
+use crate::support::{
+    UID,
+    api::FakeApi,
+    auto, client,
+    kubelet::FakeKubelet,
+    options,
+    pki::{self, Authority, Identity, as_authority, expired, for_a_name, for_clients, self_signed},
+    provider,
+};
+
+/// A new connection's outcome, and whether the kubelet saw a request.
+async fn meet(client: &KubeletClient, identity: &Identity) -> (Result<TlsState, ErrorClass>, bool) {
+    meet_at(client, &FakeKubelet::start(identity).await).await
+}
+
+async fn meet_at(client: &KubeletClient, kubelet: &FakeKubelet) -> (Result<TlsState, ErrorClass>, bool) {
+    let mut kept = Kept::default();
+    let result = client
+        .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await;
+    if let Err(error) = &result {
+        assert_eq!(kept.tls, TlsState::Refused, "{}", error.message);
+    }
+    (
+        result.map(|_| kept.tls).map_err(|error| error.class),
+        !kubelet.seen().is_empty(),
+    )
+}
+
+#[tokio::test]
+async fn verify_takes_only_what_chains_and_fits() {
+    let (cluster, other) = (Authority::new("cluster"), Authority::new("other"));
+    let client = client(TlsMode::Verify, &cluster);
+    let table = [
+        ("chains", cluster.leaf(|_| {}), Ok(TlsState::Verified)),
+        (
+            "chains by an intermediate",
+            cluster.leaf_by_intermediate(|_| {}),
+            Ok(TlsState::Verified),
+        ),
+        (
+            "other authority",
+            other.leaf(|_| {}),
+            Err(ErrorClass::TlsUnknownAuthority),
+        ),
+        (
+            "other of the same name",
+            Authority::new("cluster").leaf(|_| {}),
+            Err(ErrorClass::TlsUnknownAuthority),
+        ),
+        (
+            "self-signed",
+            self_signed(for_a_name),
+            Err(ErrorClass::TlsUnknownAuthority),
+        ),
+        (
+            "self-signed, expired",
+            self_signed(expired),
+            Err(ErrorClass::TlsUnknownAuthority),
+        ),
+        (
+            "wrong name",
+            cluster.leaf(for_a_name),
+            Err(ErrorClass::TlsNameMismatch),
+        ),
+        ("expired", cluster.leaf(expired), Err(ErrorClass::TlsExpired)),
+        (
+            "expired, by an intermediate",
+            cluster.leaf_by_intermediate(expired),
+            Err(ErrorClass::TlsExpired),
+        ),
+        (
+            "for clients",
+            cluster.leaf(for_clients),
+            Err(ErrorClass::TlsInvalid),
+        ),
+        (
+            "an authority itself",
+            cluster.leaf(as_authority),
+            Err(ErrorClass::TlsInvalid),
+        ),
+    ];
+    for (name, identity, expected) in table {
+        let seen = expected.is_ok();
+        assert_eq!(meet(&client, &identity).await, (expected, seen), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn auto_pins_what_does_not_chain_and_never_what_does() {
+    let (cluster, other) = (Authority::new("cluster"), Authority::new("other"));
+    let table = [
+        ("chains", cluster.leaf(|_| {}), Ok(TlsState::Verified)),
+        ("self-signed", self_signed(for_a_name), Ok(TlsState::Pinned)),
+        ("self-signed, expired", self_signed(expired), Ok(TlsState::Pinned)),
+        (
+            "self-signed, an authority itself",
+            self_signed(as_authority),
+            Ok(TlsState::Pinned),
+        ),
+        (
+            "self-signed, for clients",
+            self_signed(for_clients),
+            Ok(TlsState::Pinned),
+        ),
+        ("other authority", other.leaf(|_| {}), Ok(TlsState::Pinned)),
+        (
+            "wrong name",
+            cluster.leaf(for_a_name),
+            Err(ErrorClass::TlsNameMismatch),
+        ),
+        ("expired", cluster.leaf(expired), Err(ErrorClass::TlsExpired)),
+        (
+            "for clients",
+            cluster.leaf(for_clients),
+            Err(ErrorClass::TlsInvalid),
+        ),
+    ];
+    for (name, identity, expected) in table {
+        let api = FakeApi::default();
+        let client = auto(&cluster, &api);
+        let seen = expected.is_ok();
+        assert_eq!(meet(&client, &identity).await, (expected, seen), "{name}");
+        let recorded = api.records().remove(UID).unwrap_or_default();
+        let start = match expected {
+            Ok(TlsState::Verified) => "verified",
+            Ok(_) => "pinned sha256:",
+            Err(_) => "",
+        };
+        assert!(
+            recorded.starts_with(start) && recorded.is_empty() == start.is_empty(),
+            "{name}: {recorded}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn for_a_pin_only_the_key_counts() {
+    let (cluster, api) = (Authority::new("cluster"), FakeApi::default());
+    let client = auto(&cluster, &api);
+    let first = self_signed(for_a_name);
+    assert_eq!(meet(&client, &first).await.0, Ok(TlsState::Pinned));
+    assert_eq!(
+        meet(&client, &first.renewed(expired)).await.0,
+        Ok(TlsState::Pinned)
+    );
+    assert_eq!(
+        meet(&client, &self_signed(for_a_name)).await,
+        (Err(ErrorClass::TlsKeyChanged), false)
+    );
+    assert_eq!(
+        meet(&client, &first).await.0,
+        Ok(TlsState::Pinned),
+        "a stranger's visit changes nothing"
+    );
+    assert_eq!(api.writes(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_was_verified_is_never_pinned() {
+    let (cluster, api) = (Authority::new("cluster"), FakeApi::default());
+    let client = auto(&cluster, &api);
+    let own = self_signed(|_| {});
+    assert_eq!(meet(&client, &own).await.0, Ok(TlsState::Pinned));
+    assert_eq!(
+        meet(&client, &cluster.leaf(|_| {})).await.0,
+        Ok(TlsState::Verified)
+    );
+    assert_eq!(api.records()[UID], "verified");
+    assert_eq!(meet(&client, &own).await, (Err(ErrorClass::TlsDowngrade), false));
+}
+
+#[tokio::test]
+async fn a_record_that_an_administrator_removed_is_made_anew() {
+    let (cluster, api) = (Authority::new("cluster"), FakeApi::default());
+    let client = auto(&cluster, &api);
+    let (old, new) = (self_signed(|_| {}), self_signed(|_| {}));
+    assert_eq!(meet(&client, &old).await.0, Ok(TlsState::Pinned));
+    assert_eq!(meet(&client, &new).await.0, Err(ErrorClass::TlsKeyChanged));
+    api.put_record(UID, None);
+    assert_eq!(meet(&client, &new).await.0, Ok(TlsState::Pinned));
+    assert_eq!(meet(&client, &old).await.0, Err(ErrorClass::TlsKeyChanged));
+}
+
+#[tokio::test]
+async fn without_its_record_nobody_is_trusted_who_needs_one() {
+    let (cluster, api) = (Authority::new("cluster"), FakeApi::default());
+    let client = auto(&cluster, &api);
+    api.refuse(|_, path| path.contains("configmaps").then_some(403));
+    let unavailable = (Err(ErrorClass::TlsRecordUnavailable), false);
+    assert_eq!(meet(&client, &self_signed(|_| {})).await, unavailable);
+    assert_eq!(
+        meet(&client, &cluster.leaf(|_| {})).await,
+        (Ok(TlsState::Verified), true)
+    );
+    // It can be read but not written.
+    api.refuse(|method, _| (*method != http::Method::GET).then_some(403));
+    assert_eq!(meet(&client, &self_signed(|_| {})).await, unavailable);
+    api.allow_all();
+    api.put_record(UID, Some("pinned sha256:what?"));
+    assert_eq!(meet(&client, &self_signed(|_| {})).await, unavailable);
+}
+
+#[tokio::test]
+async fn whoever_shows_a_certificate_must_have_its_key() {
+    let (cluster, api) = (Authority::new("cluster"), FakeApi::default());
+    let (good, pinned, own) = (cluster.leaf(|_| {}), self_signed(|_| {}), self_signed(|_| {}));
+    let client = auto(&cluster, &api);
+    meet(&client, &pinned).await.0.unwrap();
+    for shown in [&good, &pinned] {
+        let impostor = FakeKubelet::impostor(shown, &own).await;
+        let mut kept = Kept::default();
+        let error = client
+            .get(&mut kept, UID, &impostor.endpoint, RESOURCE_METRICS)
+            .await
+            .unwrap_err();
+        assert_eq!(error.class, ErrorClass::TlsHandshake, "{}", error.message);
+        assert_eq!(impostor.seen(), []);
+    }
+    assert_eq!(api.writes(), 1, "nothing was recorded of them");
+}
+
+#[tokio::test]
+async fn insecure_looks_at_nothing() {
+    let cluster = Authority::new("cluster");
+    let client = client(TlsMode::Insecure, &cluster);
+    assert_eq!(
+        meet(&client, &self_signed(expired)).await.0,
+        Ok(TlsState::Insecure)
+    );
+}
+
+#[tokio::test]
+async fn a_kept_connection_does_not_outlive_its_authority() {
+    let (before, after) = (Authority::new("before"), Authority::new("after"));
+    let trusted = |authority: &Authority| {
+        let pem = authority.pem();
+        Arc::new(authority::Authority::from_pem(pem.as_bytes(), "the test").unwrap())
+    };
+    let (sender, receiver) = tokio::sync::watch::channel(trusted(&before));
+    let options = KubeletOptions {
+        authority: Some(receiver),
+        ..options(TlsMode::Verify, &before)
+    };
+    let client = KubeletClient::new(options, provider());
+    let kubelet = FakeKubelet::start(&before.leaf(|_| {})).await;
+    let mut kept = Kept::default();
+    client
+        .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap();
+    sender.send_replace(trusted(&after));
+    let error = client
+        .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap_err();
+    assert_eq!(error.class, ErrorClass::TlsUnknownAuthority);
+    kubelet.show(&after.leaf(|_| {}));
+    client
+        .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_open_connection_is_judged_by_a_new_record_too() {
+    let (cluster, api) = (Authority::new("cluster"), FakeApi::default());
+    let client = auto(&cluster, &api);
+    let kubelet = FakeKubelet::start(&self_signed(|_| {})).await;
+    let mut kept = Kept::default();
+    client
+        .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap();
+    let (reads, pin) = (api.reads(), api.records()[UID].clone());
+    client
+        .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap();
+    assert_eq!(api.reads(), reads, "what was read a moment ago is not read again");
+    assert_eq!(api.records()[UID], pin);
+    assert_eq!(kubelet.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_file_of_authorities_must_hold_one() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "no certificate").unwrap();
+    let error = authority::watch_file(file.path().to_owned())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains(file.path().to_str().unwrap()), "{error}");
+    let error = authority::watch_file("/nonexistent/ca.crt".into())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("/nonexistent/ca.crt"), "{error}");
+    std::fs::write(file.path(), Authority::new("cluster").pem()).unwrap();
+    authority::watch_file(file.path().to_owned()).await.unwrap();
+    assert!(authority::Authority::from_pem(pki::pem(&b"rubbish".to_vec().into()).as_bytes(), "x").is_err());
+}

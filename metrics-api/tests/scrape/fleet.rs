@@ -1,0 +1,309 @@
+//! The rhythm of many nodes, on a clock that only moves when everybody waits.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use contract::report::{ErrorClass, NodeError, NodeReport};
+use k8s_openapi::api::core::v1::Node;
+use metrics_api::{
+    index::{NodeChange, NodeIndex, NodeInfo},
+    kubelet::client::Kept,
+    metrics::Metrics,
+    names::Names,
+    scrape::{
+        board::Board,
+        fleet::{Ask, Asked, Fleet, Scraper},
+    },
+    store::{Store, series::Rules},
+    time::MonotonicClock,
+};
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+const RESOLUTION: Duration = Duration::from_secs(15);
+
+/// One scrape, from when to when.
+type Scrape = (Duration, Duration);
+
+/// Kubelets that take as long as they are told, and renew their samples every ten seconds.
+#[derive(Clone)]
+struct Scripted(Arc<Script>);
+
+struct Script {
+    began: Instant,
+    slow: Mutex<HashMap<String, Duration>>,
+    failing: Mutex<HashMap<String, ErrorClass>>,
+    scrapes: Mutex<HashMap<String, Vec<Scrape>>>,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+impl Ask for Scripted {
+    async fn ask(&self, _: &mut Kept, node: &NodeInfo) -> Asked {
+        let script = &self.0;
+        let begun = script.began.elapsed();
+        let now = script.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        script.most_at_once.fetch_max(now, Ordering::SeqCst);
+        let takes = script.slow.lock().unwrap().get(&*node.name).copied();
+        sleep(takes.unwrap_or(Duration::from_millis(20))).await;
+        script.at_once.fetch_sub(1, Ordering::SeqCst);
+        let scrape = (begun, script.began.elapsed());
+        script
+            .scrapes
+            .lock()
+            .unwrap()
+            .entry(node.name.to_string())
+            .or_default()
+            .push(scrape);
+        if let Some(class) = script.failing.lock().unwrap().get(&*node.name) {
+            return (
+                None,
+                Err(NodeError {
+                    class: *class,
+                    message: String::new(),
+                }),
+            );
+        }
+        // Samples of every whole ten seconds, on a node that uses one core.
+        let sample = begun.as_secs() / 10 * 10;
+        let (node_cpu, millis) = (1000 + sample, 1_800_000_000_000 + sample * 1000);
+        let body = format!(
+            "node_cpu_usage_seconds_total {node_cpu} {millis}\nnode_memory_working_set_bytes 1e9 {millis}\n"
+        );
+        (None, Ok(body.into_bytes()))
+    }
+}
+
+struct Setup {
+    fleet: Fleet<Scripted>,
+    kubelets: Scripted,
+    nodes: NodeIndex,
+    store: Arc<Store>,
+    board: Arc<Board>,
+    clock: MonotonicClock,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let names = Names::default();
+        let kubelets = Scripted(Arc::new(Script {
+            began: Instant::now(),
+            slow: Mutex::default(),
+            failing: Mutex::default(),
+            scrapes: Mutex::default(),
+            at_once: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
+        }));
+        let store = Arc::new(Store::new(Rules { resolution: 15_000 }, names.clone()));
+        let (board, clock) = (Arc::new(Board::default()), MonotonicClock::start());
+        let fleet = Fleet::new(Scraper {
+            kubelets: kubelets.clone(),
+            resolution: RESOLUTION,
+            store: Arc::clone(&store),
+            board: Arc::clone(&board),
+            metrics: Arc::new(Metrics::register(&mut Registry::default(), RESOLUTION)),
+            clock,
+        });
+        Self {
+            fleet,
+            kubelets,
+            nodes: NodeIndex::new(names),
+            store,
+            board,
+            clock,
+        }
+    }
+
+    fn apply(&self, name: &str, uid: &str, address: &str) -> NodeChange {
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": name, "uid": uid},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+        }))
+        .unwrap();
+        let (info, change) = self.nodes.apply(&node).unwrap();
+        self.fleet.apply(&info, change);
+        change
+    }
+
+    fn add(&self, name: &str) {
+        assert_eq!(self.apply(name, name, "10.0.0.1"), NodeChange::Added);
+    }
+
+    fn slow(&self, name: &str, takes: u64) {
+        self.kubelets
+            .0
+            .slow
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), Duration::from_secs(takes));
+    }
+
+    fn fail(&self, name: &str, class: Option<ErrorClass>) {
+        let mut failing = self.kubelets.0.failing.lock().unwrap();
+        match class {
+            Some(class) => drop(failing.insert(name.to_owned(), class)),
+            None => drop(failing.remove(name)),
+        }
+    }
+
+    fn scrapes(&self, name: &str) -> Vec<Scrape> {
+        self.kubelets
+            .0
+            .scrapes
+            .lock()
+            .unwrap()
+            .get(name)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn usages(&self) -> usize {
+        self.store.points(self.clock.now()).nodes
+    }
+}
+
+async fn seconds(count: u64) {
+    sleep(Duration::from_secs(count)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_node_has_a_usage_soon_and_then_keeps_its_place() {
+    let setup = Setup::new();
+    setup.add("node-a");
+    seconds(16).await;
+    assert_eq!(setup.usages(), 1);
+    assert!(setup.board.is_settled());
+    seconds(600).await;
+    let begun: Vec<_> = setup
+        .scrapes("node-a")
+        .into_iter()
+        .map(|(begun, _)| begun)
+        .collect();
+    assert!(begun[0] < Duration::from_secs(1), "{begun:?}");
+    let gaps: Vec<_> = begun
+        .windows(2)
+        .map(|pair| pair[1].abs_diff(pair[0]).as_millis())
+        .skip(4)
+        .collect();
+    assert!(
+        gaps.len() > 30 && gaps.iter().all(|gap| gap.abs_diff(15_000) < 50),
+        "{gaps:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_never_scraped_twice_at_once() {
+    let setup = Setup::new();
+    setup.add("slow");
+    setup.slow("slow", 20);
+    seconds(600).await;
+    let scrapes = setup.scrapes("slow");
+    assert!(scrapes.len() > 15, "{}", scrapes.len());
+    assert!(
+        scrapes.windows(2).all(|pair| pair[0].1 <= pair[1].0),
+        "{scrapes:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_number_of_hung_nodes_leaves_the_others_on_time() {
+    let setup = Setup::new();
+    for i in 0..600 {
+        let name = format!("hung-{i}");
+        setup.slow(&name, 10);
+        setup.fail(&name, Some(ErrorClass::Timeout));
+        setup.add(&name);
+    }
+    setup.add("well");
+    seconds(120).await;
+    let before = setup.scrapes("well").len();
+    seconds(300).await;
+    assert_eq!(setup.scrapes("well").len() - before, 20);
+    assert!(setup.kubelets.0.most_at_once.load(Ordering::SeqCst) <= 256 + 64);
+    let tried = (0..600)
+        .filter(|i| setup.scrapes(&format!("hung-{i}")).len() > 1)
+        .count();
+    assert_eq!(tried, 600, "each of them is tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_arrives_is_stored_while_others_hang() {
+    let setup = Setup::new();
+    setup.slow("hung", 10);
+    setup.fail("hung", Some(ErrorClass::Timeout));
+    setup.add("hung");
+    setup.add("well");
+    seconds(1).await;
+    let report = setup.board.report();
+    assert_eq!(report.nodes[0].last_attempt, None);
+    assert!(report.nodes[1].last_success.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_gone_leaves_nothing_even_while_it_is_asked() {
+    let setup = Setup::new();
+    setup.add("node-a");
+    seconds(30).await;
+    assert_eq!(setup.usages(), 1);
+    setup.slow("node-a", 9);
+    // Some moment within a scrape.
+    while setup.kubelets.0.at_once.load(Ordering::SeqCst) == 0 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    setup.nodes.delete("node-a");
+    setup.fleet.remove("node-a");
+    let scrapes = setup.scrapes("node-a").len();
+    seconds(60).await;
+    assert_eq!(setup.usages(), 0);
+    assert_eq!(setup.board.report(), NodeReport::default());
+    assert_eq!(setup.scrapes("node-a").len(), scrapes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_node_of_the_same_name_starts_anew() {
+    let setup = Setup::new();
+    setup.add("node-a");
+    seconds(30).await;
+    assert_eq!(setup.apply("node-a", "another", "10.0.0.1"), NodeChange::Replaced);
+    assert_eq!(setup.usages(), 0);
+    seconds(16).await;
+    assert_eq!(setup.usages(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_node_whose_address_changes_is_asked_at_once() {
+    let setup = Setup::new();
+    setup.fail("node-a", Some(ErrorClass::NoAddress));
+    setup.add("node-a");
+    seconds(100).await;
+    let before = setup.scrapes("node-a").len();
+    setup.fail("node-a", None);
+    assert_eq!(setup.apply("node-a", "node-a", "10.0.0.2"), NodeChange::Changed);
+    seconds(6).await;
+    assert!(setup.scrapes("node-a").len() > before);
+    assert_eq!(setup.board.report().nodes[0].error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_nodes_are_spread_over_the_resolution() {
+    let setup = Setup::new();
+    for i in 0..1000 {
+        setup.add(&format!("node-{i}"));
+    }
+    seconds(60).await;
+    setup.kubelets.0.scrapes.lock().unwrap().clear();
+    setup.kubelets.0.most_at_once.store(0, Ordering::SeqCst);
+    seconds(15).await;
+    let total: usize = (0..1000).map(|i| setup.scrapes(&format!("node-{i}")).len()).sum();
+    assert!((950..=1050).contains(&total), "{total}");
+    // 1000 x 20 ms in 15 s are 1.3 at once on average.
+    let most = setup.kubelets.0.most_at_once.load(Ordering::SeqCst);
+    assert!(most < 12, "{most} at once");
+}
