@@ -1,0 +1,279 @@
+//! The `MetricsStack` resource. Its documentation comments become the descriptions in the CRD: they are for users.
+
+#![expect(
+    unreachable_pub,
+    reason = "KubeSchema makes copies of the types inside of functions"
+)]
+
+mod crd;
+mod schema;
+mod status;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use crd::crd;
+pub use status::{
+    AggregationStatus, ApiServiceStatus, CertificateStatus, FailingKubelets, FindingStatus, KubeletsStatus,
+    MetricsStackStatus,
+};
+
+/// What the Metrics API of this cluster shall be like. Every field is optional: an empty spec gives a working,
+/// verified, self-renewing Metrics API.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "metricsstack.dev",
+    version = "v1alpha1",
+    kind = "MetricsStack",
+    status = "MetricsStackStatus",
+    shortname = "mstack",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "MetricsStack gives a cluster the Metrics API (metrics.k8s.io): `kubectl top` and HorizontalPodAutoscalers on CPU and memory. There is one in a cluster, named `default`.",
+    validation = Rule::new("self.metadata.name == 'default'")
+        .message("a cluster has one MetricsStack, and its name is \"default\": set metadata.name to \"default\""),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status",
+        description = "Whether everything works"),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.kubelets.summary",
+        description = "Nodes whose kubelet answers, of all"),
+    printcolumn(name = "API", type_ = "string", json_path = ".status.conditions[?(@.type=='Available')].status",
+        description = "Whether metrics can be read through the aggregation layer"),
+    printcolumn(name = "Certs", type_ = "string", json_path = ".status.nextCertificateExpiry",
+        description = "When the next certificate expires; it is renewed well before"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Finding", type_ = "string", json_path = ".status.findings[0].message", priority = 1,
+        description = "The most important finding"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricsStackSpec {
+    /// The metrics-api Deployment: the extension API server that scrapes kubelets and answers `metrics.k8s.io`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_api: Option<MetricsApiSpec>,
+    /// How kubelets are found, reached and trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelet: Option<KubeletSpec>,
+    /// Lifetimes of the certificates that the operator makes and renews.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<CertificatesSpec>,
+}
+
+/// See [`MetricsStackSpec::metrics_api`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricsApiSpec {
+    /// Image with the metrics-api program. Default: the image that the operator was installed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^\S+$"))]
+    pub image: Option<String>,
+    /// When the image is pulled. Default: `IfNotPresent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Secrets in the operator's namespace with credentials of the image's registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::image_pull_secrets")]
+    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
+    /// Number of replicas, each of which scrapes every node. Default: 2, or 1 where only one node can run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10))]
+    pub replicas: Option<i32>,
+    /// CPU and memory of each replica. Default: requests by the number of nodes, no limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesSpec>,
+    /// How often each kubelet is scraped, from `10s` to `5m`. Default: `15s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('10s') && duration(self) <= duration('5m')")
+        .message("must be a duration from 10s to 5m"))]
+    pub resolution: Option<String>,
+    /// Labels of the nodes that may run metrics-api, besides `kubernetes.io/os: linux`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::labels")]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints that metrics-api tolerates. Default: those of control-plane nodes and of nodes for critical add-ons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Option<Vec<Toleration>>,
+    /// Scheduling affinity. Default: replicas run on different nodes. What is given here replaces that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// Priority class of the Pods. Default: `system-cluster-critical`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// How much is logged. Default: `info`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<LogLevel>,
+    /// How a log line looks. Default: `text`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// CPU and memory of a container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourcesSpec {
+    /// What the scheduler reserves, such as `cpu: 100m` and `memory: 64Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::quantities")]
+    pub requests: Option<BTreeMap<String, IntOrString>>,
+    /// What the container may use at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::quantities")]
+    pub limits: Option<BTreeMap<String, IntOrString>>,
+}
+
+/// See [`MetricsStackSpec::kubelet`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KubeletSpec {
+    /// Types of Node addresses to dial, the best first. Default: `InternalIP`, `Hostname`, `InternalDNS`,
+    /// `ExternalDNS`, `ExternalIP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 5), extend("x-kubernetes-list-type" = "set"))]
+    pub address_types: Option<Vec<AddressType>>,
+    /// Labels of the nodes that are scraped. Default: all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::labels")]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// How a kubelet proves who it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<KubeletTlsSpec>,
+}
+
+/// See [`KubeletSpec::tls`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.caBundle) && has(self.mode) && self.mode == 'Insecure')")
+    .message("caBundle has no use with mode Insecure: remove it, or set mode to Auto or Verify"))]
+pub struct KubeletTlsSpec {
+    /// `Auto` (default): a kubelet's certificate must chain to the cluster's CA and name the address; one that does
+    /// not chain is pinned by its public key on first use, and a changed key is refused. `Verify`: it must chain.
+    /// `Insecure`: nothing is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<TlsMode>,
+    /// Certificate authorities of kubelets' serving certificates. Default: the cluster's CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<CaBundleSpec>,
+}
+
+/// See [`KubeletTlsSpec::ca_bundle`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CaBundleSpec {
+    /// The certificates themselves, PEM.
+    #[schemars(length(min = 1, max = 262_144))]
+    pub inline: String,
+}
+
+/// See [`MetricsStackSpec::certificates`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.caValidity) || !has(self.leafValidity) || duration(self.leafValidity) <= duration(self.caValidity)")
+    .message("leafValidity must not be longer than caValidity"))]
+pub struct CertificatesSpec {
+    /// Lifetime of the next certificate authority, from `1h` to `87600h`. Default: `87600h` (ten years).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1h') && duration(self) <= duration('87600h')")
+        .message("must be a duration from 1h to 87600h"))]
+    pub ca_validity: Option<String>,
+    /// Lifetime of the serving certificate, from `10m` to `87600h`. It is renewed, without a restart, when a third
+    /// of it is left. Default: `2160h` (90 days).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('10m') && duration(self) <= duration('87600h')")
+        .message("must be a duration from 10m to 87600h"))]
+    pub leaf_validity: Option<String>,
+}
+
+/// Declares an enum whose values are spelled in a spec as in a flag.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        pub enum $name { $($(#[$variant_meta])* #[serde(rename = $word)] $variant,)* }
+
+        impl $name {
+            /// As it is spelled in a spec.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+    };
+}
+
+words! {
+    /// When an image is pulled.
+    ImagePullPolicy {
+        /// At each start of a Pod.
+        Always = "Always",
+        /// When the node does not have it.
+        IfNotPresent = "IfNotPresent",
+        /// Never: the node must have it.
+        Never = "Never",
+    }
+}
+
+words! {
+    /// How much is logged.
+    LogLevel {
+        /// What someone must act on.
+        Error = "error",
+        /// And what is odd.
+        Warn = "warn",
+        /// And what happens.
+        Info = "info",
+        /// And why.
+        Debug = "debug",
+        /// And everything else.
+        Trace = "trace",
+    }
+}
+
+words! {
+    /// How a log line looks.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+words! {
+    /// Type of a Node's address.
+    AddressType {
+        /// An IP address within the cluster's network.
+        InternalIp = "InternalIP",
+        /// The name of the machine.
+        Hostname = "Hostname",
+        /// A DNS name that resolves within the cluster's network.
+        InternalDns = "InternalDNS",
+        /// A DNS name that resolves from outside.
+        ExternalDns = "ExternalDNS",
+        /// An IP address that is reached from outside.
+        ExternalIp = "ExternalIP",
+    }
+}
+
+words! {
+    /// How a kubelet proves who it is.
+    TlsMode {
+        /// Its certificate chains, or is pinned on first use.
+        Auto = "Auto",
+        /// Its certificate chains.
+        Verify = "Verify",
+        /// Not at all.
+        Insecure = "Insecure",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! Makes the cluster as the plan has it: server-side apply in order, the registration last.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contract::names;
+use kube::Client;
+use kube::api::{Patch, PatchParams};
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+
+use crate::desired::{self, Object, Objects};
+use crate::observe::Conflict;
+use crate::{cluster, drift, kinds, ownership};
+
+/// Applies objects, and remembers how kube-apiserver wrote them.
+pub struct Applier {
+    client: Client,
+    namespace: String,
+    /// Digests of objects as they were after our last write, by description.
+    written: BTreeMap<String, u64>,
+    /// Whether objects of ours that are no longer made have been looked for.
+    pruned: bool,
+}
+
+/// What an apply did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Objects with a name of ours that are not ours. They were left alone.
+    pub conflicts: Vec<Conflict>,
+    /// What could not be done and why, in one line each.
+    pub errors: Vec<String>,
+    /// Number of objects written or deleted.
+    pub writes: u64,
+    /// Whether the registration was written.
+    pub registered: bool,
+    /// Whether the certificate authority is stored as it shall be.
+    pub authority: bool,
+}
+
+/// There is no point in going on: kube-apiserver does not answer, or what all else rests on is missing.
+struct Stop;
+
+impl Applier {
+    /// For the objects of the operator in `namespace`.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            written: BTreeMap::new(),
+            pruned: false,
+        }
+    }
+
+    /// Deletes what shall not be, applies what shall be, the registration last. Objects that are as they shall be are
+    /// not written. One that kube-apiserver refuses does not keep the others.
+    pub async fn apply(&mut self, objects: &Objects) -> Applied {
+        let mut applied = Applied::default();
+        // The end of an apply that stopped is in its errors.
+        let _stopped = self.try_apply(objects, &mut applied).await;
+        applied
+    }
+
+    async fn try_apply(&mut self, objects: &Objects, applied: &mut Applied) -> Result<(), Stop> {
+        for object in &objects.absent {
+            let result = self.remove(object).await;
+            applied.note(&object.describe(), result)?;
+        }
+        for object in &objects.base {
+            let conflicts = applied.conflicts.len();
+            let result = self.ensure(object, &mut applied.conflicts).await;
+            let stored = result.is_ok() && applied.conflicts.len() == conflicts;
+            applied.note(&object.describe(), result)?;
+            if object.is_authority() {
+                applied.authority = stored;
+                if !stored {
+                    // What runs goes on with the certificates it has. With those of an authority that is nowhere kept,
+                    // and so made anew from turn to turn, nobody could read.
+                    return Err(Stop);
+                }
+            }
+        }
+        if !self.pruned {
+            self.prune(objects, applied).await?;
+        }
+        for object in &objects.api_services {
+            let result = self.ensure(object, &mut applied.conflicts).await;
+            applied.registered |= matches!(result, Ok(true));
+            applied.note(&object.describe(), result)?;
+        }
+        Ok(())
+    }
+
+    /// Writes one object unless it is as it shall be or not ours. Says whether it wrote.
+    async fn ensure(&mut self, object: &Object, conflicts: &mut Vec<Conflict>) -> Result<bool, kube::Error> {
+        let api = cluster::objects(&self.client, &object.resource, object.namespace());
+        let live = api.get_opt(object.name()).await?;
+        if let Some(live) = &live {
+            if !desired::ours(&live.metadata) {
+                conflicts.push(Conflict {
+                    object: object.describe(),
+                });
+                return Ok(false);
+            }
+            // It cannot be brought back before it is gone. The watch tells when.
+            if live.metadata.deletion_timestamp.is_some() {
+                return Ok(false);
+            }
+            let taken_over = live
+                .metadata
+                .managed_fields
+                .as_deref()
+                .and_then(ownership::taken_over);
+            if taken_over.is_none() && self.is_as_desired(object, live) {
+                return Ok(false);
+            }
+            if let Some(managed_fields) = taken_over {
+                let patch = json!({"metadata": {
+                    "uid": live.metadata.uid,
+                    "resourceVersion": live.metadata.resource_version,
+                    "managedFields": managed_fields,
+                }});
+                api.patch_metadata(object.name(), &PatchParams::default(), &Patch::Merge(patch))
+                    .await?;
+            }
+        }
+        let mut patch = object.object.clone();
+        // With the UID, kube-apiserver refuses if the object that was looked at has been replaced by another.
+        patch.metadata.uid = live.as_ref().and_then(|live| live.metadata.uid.clone());
+        let mut parameters = PatchParams::apply(names::MANAGED_BY);
+        parameters.force = live.is_some();
+        let written = match api.patch(object.name(), &parameters, &Patch::Apply(&patch)).await {
+            Err(error) if live.is_some() && is_immutable(&error) => {
+                tracing::info!(
+                    object = object.describe(),
+                    "made again: a field that cannot be changed was changed"
+                );
+                cluster::delete(&api, object.name(), patch.metadata.uid.take()).await?;
+                parameters.force = false;
+                api.patch(object.name(), &parameters, &Patch::Apply(&patch))
+                    .await?
+            }
+            result => result?,
+        };
+        tracing::info!(
+            object = object.describe(),
+            "{}",
+            if live.is_some() { "put right" } else { "created" }
+        );
+        self.written
+            .insert(object.describe(), digest(&object.object, &written));
+        Ok(true)
+    }
+
+    fn is_as_desired(&self, object: &Object, live: &DynamicObject) -> bool {
+        drift::holds(&value(&object.object), &value(live))
+            || self
+                .written
+                .get(&object.describe())
+                .is_some_and(|written| *written == digest(&object.object, live))
+    }
+
+    async fn remove(&mut self, object: &Object) -> Result<bool, kube::Error> {
+        let api = cluster::objects(&self.client, &object.resource, object.namespace());
+        let Some(live) = api.get_metadata_opt(object.name()).await? else {
+            return Ok(false);
+        };
+        if !desired::ours(&live.metadata) || live.metadata.deletion_timestamp.is_some() {
+            return Ok(false);
+        }
+        self.written.remove(&object.describe());
+        let deleted = cluster::delete(&api, object.name(), live.metadata.uid).await?;
+        if deleted {
+            tracing::info!(object = object.describe(), "deleted: it is not wanted now");
+        }
+        Ok(deleted)
+    }
+
+    /// Deletes objects of ours that an earlier version of the operator made and this one does not. `APIServices` are
+    /// not among them: their names never change, and while no endpoint is ready those that are there stay.
+    async fn prune(&mut self, objects: &Objects, applied: &mut Applied) -> Result<(), Stop> {
+        let wanted: BTreeSet<_> = objects.base.iter().map(place).collect();
+        let errors = applied.errors.len();
+        for kind in kinds::made(&self.namespace) {
+            let keeps = |name: &str| wanted.contains(&(kind.resource.kind.as_str(), kind.namespace, name));
+            let deleted = kind.delete(&self.client, keeps).await;
+            if let Ok(deleted) = &deleted {
+                applied.writes += deleted.len() as u64;
+            }
+            applied.note(
+                &format!("a {} without use", kind.resource.kind),
+                deleted.map(|_| false),
+            )?;
+        }
+        self.pruned = applied.errors.len() == errors;
+        Ok(())
+    }
+}
+
+/// What tells an object from all others.
+fn place(object: &Object) -> (&str, Option<&str>, &str) {
+    (&object.resource.kind, object.namespace(), object.name())
+}
+
+impl Applied {
+    fn note(&mut self, object: &str, result: Result<bool, kube::Error>) -> Result<(), Stop> {
+        match result {
+            Ok(wrote) => self.writes += u64::from(wrote),
+            // Somebody else wrote in between: the watch has told, and the next turn looks again.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                tracing::info!(object, reason = status.message, "changed meanwhile");
+            }
+            Err(error) => {
+                self.errors
+                    .push(format!("{object}: {}", cluster::describe(&error)));
+                if !cluster::is_refusal(&error) {
+                    return Err(Stop);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_immutable(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 422
+        && (status.message.contains("field is immutable") || status.message.contains("cannot change roleRef")))
+}
+
+fn value(object: &DynamicObject) -> Value {
+    serde_json::to_value(object).unwrap_or_default()
+}
+
+fn digest(desired: &DynamicObject, live: &DynamicObject) -> u64 {
+    drift::digest(&value(desired), &value(live))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! The registration with kube-apiserver's aggregation layer.
+
+use contract::names;
+use k8s_openapi::ByteString;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{
+    APIService, APIServiceSpec, ServiceReference,
+};
+
+use super::cluster_wide;
+use crate::certificates::Certificates;
+
+/// Priorities as in metrics-server's manifests. Of two versions with one priority the stable one is preferred.
+const GROUP_PRIORITY: i32 = 100;
+const VERSION_PRIORITY: i32 = 100;
+
+/// Name of the `APIService` of a version of the group.
+#[must_use]
+pub fn name(version: &str) -> String {
+    format!("{version}.{}", names::METRICS_GROUP)
+}
+
+pub(super) fn metrics(namespace: &str, version: &str, certificates: &Certificates) -> APIService {
+    APIService {
+        metadata: cluster_wide(&name(version)),
+        spec: Some(APIServiceSpec {
+            group: Some(names::METRICS_GROUP.to_owned()),
+            version: Some(version.to_owned()),
+            group_priority_minimum: GROUP_PRIORITY,
+            version_priority: VERSION_PRIORITY,
+            service: Some(ServiceReference {
+                namespace: Some(namespace.to_owned()),
+                name: Some(names::METRICS_API.to_owned()),
+                // Written out, although it is the default: what is left out reads back as a difference.
+                port: Some(i32::from(names::SERVICE_PORT)),
+            }),
+            ca_bundle: Some(ByteString(certificates.bundle().into_bytes())),
+            insecure_skip_tls_verify: None,
+        }),
+        ..APIService::default()
+    }
+}

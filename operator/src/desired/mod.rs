@@ -1,0 +1,192 @@
+//! The objects that a [`Plan`] comes down to, one file a kind.
+
+mod api_service;
+mod config_map;
+mod deployment;
+mod rbac;
+mod secret;
+mod service;
+mod service_account;
+
+use std::collections::BTreeMap;
+
+pub use api_service::name as api_service_name;
+use contract::names;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::core::{ApiResource, DynamicObject, TypeMeta};
+use serde::Serialize;
+
+use crate::plan::{Plan, Registration};
+
+/// What shall be, in the order in which it is applied, and what shall not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objects {
+    /// Everything but the registration. A Deployment comes after what its Pods need.
+    pub base: Vec<Object>,
+    /// The registration, applied last. Empty while it is not due.
+    pub api_services: Vec<Object>,
+    /// To be deleted where they exist and are ours.
+    pub absent: Vec<Object>,
+}
+
+/// One object as it is sent to kube-apiserver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// Its kind and where that is served.
+    pub resource: ApiResource,
+    /// The object itself, without fields that are somebody else's.
+    pub object: DynamicObject,
+}
+
+impl Object {
+    fn new<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Self {
+        let resource = ApiResource::erase::<K>(&());
+        let mut data = serde_json::to_value(object).unwrap_or_default();
+        if let Some(fields) = data.as_object_mut() {
+            for known in ["apiVersion", "kind", "metadata"] {
+                fields.remove(known);
+            }
+        }
+        let object = DynamicObject {
+            types: Some(TypeMeta {
+                api_version: resource.api_version.clone(),
+                kind: resource.kind.clone(),
+            }),
+            metadata: object.meta().clone(),
+            data,
+        };
+        Self { resource, object }
+    }
+
+    /// Whether this is the Secret with the certificate authority.
+    #[must_use]
+    pub fn is_authority(&self) -> bool {
+        self.resource.kind == "Secret" && self.name() == names::CA_SECRET
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.object.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Its namespace, if its kind has one.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        self.object.metadata.namespace.as_deref()
+    }
+
+    /// Kind, namespace and name, for people: `Service metricsstack-system/metrics-api`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self.namespace() {
+            Some(namespace) => format!("{} {namespace}/{}", self.resource.kind, self.name()),
+            None => format!("{} {}", self.resource.kind, self.name()),
+        }
+    }
+}
+
+/// Whether an object with this metadata is ours. Others are never touched.
+#[must_use]
+pub fn ours(metadata: &ObjectMeta) -> bool {
+    metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(names::MANAGED_BY_LABEL))
+        .is_some_and(|value| value == names::MANAGED_BY)
+}
+
+/// The objects of a plan.
+#[must_use]
+pub fn objects(plan: &Plan) -> Objects {
+    let namespace = plan.namespace.as_str();
+    let mut base = vec![
+        Object::new(&secret::key_pair(
+            namespace,
+            names::CA_SECRET,
+            &plan.certificates.ca,
+            Some(&plan.certificates.bundle()),
+        )),
+        Object::new(&secret::key_pair(
+            namespace,
+            names::SERVING_SECRET,
+            &plan.certificates.leaf,
+            None,
+        )),
+        Object::new(&service_account::metrics_api(namespace)),
+        Object::new(&service_account::kubelet(namespace)),
+        Object::new(&rbac::reader()),
+        Object::new(&rbac::server()),
+        Object::new(&rbac::kubelet()),
+        Object::new(&rbac::server_binding(namespace)),
+        Object::new(&rbac::kubelet_binding(namespace)),
+        Object::new(&rbac::auth_delegator_binding(namespace)),
+        Object::new(&rbac::auth_reader_binding(namespace)),
+        Object::new(&rbac::own_role(namespace, plan.kubelet.tls_mode)),
+        Object::new(&rbac::own_role_binding(namespace)),
+        Object::new(&service::metrics_api(namespace)),
+    ];
+    let mut absent = Vec::new();
+    match &plan.kubelet.ca_bundle {
+        Some(bundle) => base.push(Object::new(&config_map::kubelet_ca(namespace, Some(bundle)))),
+        None => absent.push(Object::new(&config_map::kubelet_ca(namespace, None))),
+    }
+    base.push(Object::new(&deployment::metrics_api(plan)));
+
+    let registration: Vec<_> = names::METRICS_VERSIONS
+        .into_iter()
+        .map(|version| Object::new(&api_service::metrics(namespace, version, &plan.certificates)))
+        .collect();
+    let api_services = match plan.registration {
+        Registration::Register => registration,
+        Registration::AwaitEndpoint => Vec::new(),
+        Registration::Withheld(_) => {
+            absent.extend(registration);
+            Vec::new()
+        }
+    };
+    Objects {
+        base,
+        api_services,
+        absent,
+    }
+}
+
+/// Metadata of an object in a namespace.
+fn namespaced(namespace: &str, name: &str) -> ObjectMeta {
+    ObjectMeta {
+        namespace: Some(namespace.to_owned()),
+        ..cluster_wide(name)
+    }
+}
+
+/// Metadata of an object without a namespace.
+fn cluster_wide(name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        labels: Some(labels()),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Labels of everything we make.
+fn labels() -> BTreeMap<String, String> {
+    let mut labels = selector();
+    labels.insert(names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned());
+    labels.insert("app.kubernetes.io/part-of".to_owned(), "metricsstack".to_owned());
+    labels
+}
+
+/// Labels that metrics-api's Pods are selected by.
+fn selector() -> BTreeMap<String, String> {
+    [
+        (names::NAME_LABEL, names::METRICS_API),
+        (names::STACK_LABEL, names::STACK_NAME),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! From everything observed to findings: what is wrong, the evidence, and what to do.
+
+mod kubelets;
+mod pods;
+mod table;
+
+use contract::names;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::ResourceExt as _;
+
+pub use kubelets::{FailingGroup, Kubelets, survey};
+pub use table::{Entry, Reason};
+
+use crate::api::TlsMode;
+use crate::observe::{Observed, Read};
+use crate::plan::{Plan, Refusal, Registration};
+
+/// The key under which kube-apiserver publishes the front-proxy authority.
+const FRONT_PROXY_AUTHORITY: &str = "requestheader-client-ca-file";
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// The Metrics API does not work, or not as asked.
+    Failure,
+    /// A part does not work.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+/// What is wrong or worth knowing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Its kind.
+    pub reason: Reason,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What was seen.
+    pub evidence: String,
+}
+
+impl Finding {
+    fn new(reason: Reason, severity: Severity, evidence: impl Into<String>) -> Self {
+        Self {
+            reason,
+            severity,
+            evidence: evidence.into(),
+        }
+    }
+
+    /// What was seen and what it means.
+    #[must_use]
+    pub fn message(&self) -> String {
+        format!(
+            "{}. {}",
+            self.evidence.trim_end_matches('.'),
+            self.reason.entry().cause
+        )
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        self.reason.entry().remedy
+    }
+}
+
+/// Everything found, the most important first.
+#[must_use]
+pub fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match outcome {
+        Ok(plan) => of_registration(&plan.registration, &mut findings),
+        Err(refusal) => findings.push(of_refusal(refusal)),
+    }
+    for conflict in &observed.conflicts {
+        let evidence = format!(
+            "{} lacks the label {}={}",
+            conflict.object,
+            names::MANAGED_BY_LABEL,
+            names::MANAGED_BY
+        );
+        findings.push(Finding::new(Reason::ObjectConflict, Severity::Failure, evidence));
+    }
+    if let Some(error) = &observed.apply_error {
+        findings.push(Finding::new(Reason::ApplyFailed, Severity::Failure, error));
+    }
+    if !publishes_front_proxy(observed.authentication.as_ref()) {
+        let evidence = format!(
+            "ConfigMap kube-system/{} has no {FRONT_PROXY_AUTHORITY}",
+            names::AUTHENTICATION_CONFIG_MAP
+        );
+        findings.push(Finding::new(
+            Reason::AggregationDisabled,
+            Severity::Failure,
+            evidence,
+        ));
+    }
+    findings.extend(pods::findings(observed));
+    // Without a ready replica there is nobody to read from: why that is so is found above.
+    if let Read::Failed { version, reason } = &observed.read
+        && observed.ready_endpoints > 0
+    {
+        findings.push(read_failed(observed, version, reason));
+    }
+    of_kubelets(observed, outcome, &mut findings);
+    findings.sort_by_key(|finding| (finding.severity, finding.reason));
+    findings
+}
+
+fn of_refusal(refusal: &Refusal) -> Finding {
+    let reason = match refusal {
+        Refusal::InvalidSpec(_) => Reason::InvalidSpec,
+        Refusal::Certificates(_) => Reason::CertificatesUnavailable,
+    };
+    Finding::new(reason, Severity::Failure, refusal.to_string())
+}
+
+fn of_registration(registration: &Registration, findings: &mut Vec<Finding>) {
+    if let Registration::Withheld(foreign) = registration {
+        for service in foreign {
+            let target = match service.service.as_str() {
+                "Local" => "kube-apiserver itself, by a CustomResourceDefinition or the like".to_owned(),
+                service => format!("the Service {service}"),
+            };
+            let evidence = format!(
+                "APIService {} belongs to somebody else and points at {target}",
+                service.name
+            );
+            findings.push(Finding::new(
+                Reason::ForeignApiService,
+                Severity::Failure,
+                evidence,
+            ));
+        }
+    }
+}
+
+fn of_kubelets(observed: &Observed, outcome: Result<&Plan, &Refusal>, findings: &mut Vec<Finding>) {
+    let kubelets = survey(observed, outcome.ok());
+    let severity = if kubelets.answering == 0 {
+        Severity::Failure
+    } else {
+        Severity::Warning
+    };
+    for group in &kubelets.failing {
+        let evidence = format!(
+            "{} of {} kubelets fail with {}: {}",
+            group.nodes.len(),
+            kubelets.total,
+            group.class,
+            names_of(group.nodes.keys().map(String::as_str))
+        );
+        findings.push(Finding::new(Reason::Kubelet(group.class), severity, evidence));
+    }
+    if !kubelets.pinned.is_empty() {
+        let evidence = format!(
+            "{} of {} kubelets are trusted by a pinned key: {}",
+            kubelets.pinned.len(),
+            kubelets.total,
+            names_of(kubelets.pinned.iter().map(String::as_str))
+        );
+        findings.push(Finding::new(Reason::KubeletsPinned, Severity::Note, evidence));
+    }
+    if outcome.is_ok_and(|plan| plan.kubelet.tls_mode == TlsMode::Insecure) {
+        let evidence = format!("{} kubelets are believed unseen", kubelets.total);
+        findings.push(Finding::new(
+            Reason::KubeletsNotVerified,
+            Severity::Note,
+            evidence,
+        ));
+    }
+    for replica in &observed.replicas {
+        // One that is not ready yet may well not answer: what keeps it from starting is found at its Pod.
+        if let Err(error) = &replica.report
+            && observed
+                .pods
+                .iter()
+                .any(|pod| pod.name_any() == replica.pod && pods::is_ready(pod))
+        {
+            let evidence = format!("Pod {}: {error}", replica.pod);
+            findings.push(Finding::new(
+                Reason::ReportUnavailable,
+                Severity::Warning,
+                evidence,
+            ));
+        }
+    }
+}
+
+/// Up to three names, and how many more there are.
+fn names_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(kubelets::EXAMPLES);
+    let text = names.take(kubelets::EXAMPLES).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        format!("{text} and {more} more")
+    } else {
+        text
+    }
+}
+
+fn read_failed(observed: &Observed, version: &str, reason: &str) -> Finding {
+    let condition = observed
+        .api_services
+        .iter()
+        .find(|service| service.name_any() == crate::desired::api_service_name(version))
+        .map(available)
+        .filter(|(status, _)| status != "True")
+        .map(|(status, reason)| format!(" (its APIService is Available={status}, {reason})"))
+        .unwrap_or_default();
+    let evidence = format!(
+        "Listing nodes of {}/{version} failed: {reason}{condition}",
+        names::METRICS_GROUP
+    );
+    Finding::new(Reason::ReadFailed, Severity::Failure, evidence)
+}
+
+/// Status and reason of an `APIService`'s condition Available.
+#[must_use]
+pub fn available(service: &APIService) -> (String, String) {
+    service
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref())
+        .and_then(|conditions| conditions.iter().find(|condition| condition.type_ == "Available"))
+        .map_or_else(
+            || ("Unknown".to_owned(), String::new()),
+            |condition| {
+                (
+                    condition.status.clone(),
+                    condition.reason.clone().unwrap_or_default(),
+                )
+            },
+        )
+}
+
+/// Whether kube-apiserver publishes an authority for front-proxy certificates. An authority for client certificates
+/// may be missing: that is legal.
+#[must_use]
+pub fn publishes_front_proxy(authentication: Option<&ConfigMap>) -> bool {
+    authentication
+        .and_then(|config_map| config_map.data.as_ref())
+        .and_then(|data| data.get(FRONT_PROXY_AUTHORITY))
+        .is_some_and(|authority| authority.contains("-----BEGIN CERTIFICATE-----"))
+}
+
+/// The names that a front-proxy certificate may have; empty: any.
+#[must_use]
+pub fn allowed_names(authentication: Option<&ConfigMap>) -> Vec<String> {
+    authentication
+        .and_then(|config_map| config_map.data.as_ref())
+        .and_then(|data| data.get("requestheader-allowed-names"))
+        .and_then(|names| serde_json::from_str(names).ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! Every kind of finding: its name, what it means and what to do. Status, events and documentation read this table.
+
+use contract::report::ErrorClass;
+
+/// A kind of finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The spec was refused.
+    InvalidSpec,
+    /// No certificate could be made.
+    CertificatesUnavailable,
+    /// An object with a name of ours belongs to somebody else.
+    ObjectConflict,
+    /// kube-apiserver did not take an object.
+    ApplyFailed,
+    /// An `APIService` of the group belongs to somebody else.
+    ForeignApiService,
+    /// kube-apiserver has no front proxy configured.
+    AggregationDisabled,
+    /// metrics-api's image cannot be pulled.
+    ImagePullFailed,
+    /// A Pod finds no node.
+    Unschedulable,
+    /// A Pod may not be created.
+    PodsRefused,
+    /// A container ends again and again.
+    ContainerCrashing,
+    /// A container does not start.
+    ContainerNotStarting,
+    /// A rollout stands still for another reason.
+    RolloutStuck,
+    /// Kubelets fail in this way.
+    Kubelet(ErrorClass),
+    /// A list through the aggregator failed.
+    ReadFailed,
+    /// A replica does not tell what it knows about kubelets.
+    ReportUnavailable,
+    /// Kubelets are trusted by a pinned key.
+    KubeletsPinned,
+    /// Kubelets are not verified at all.
+    KubeletsNotVerified,
+}
+
+/// What the table says about a kind of finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it means.
+    pub cause: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+impl Reason {
+    /// Every kind, the most severe first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let kubelets = ErrorClass::ALL.iter().copied().map(Self::Kubelet);
+        [
+            Self::InvalidSpec,
+            Self::CertificatesUnavailable,
+            Self::ObjectConflict,
+            Self::ApplyFailed,
+            Self::ForeignApiService,
+            Self::AggregationDisabled,
+            Self::ImagePullFailed,
+            Self::Unschedulable,
+            Self::PodsRefused,
+            Self::ContainerCrashing,
+            Self::ContainerNotStarting,
+            Self::RolloutStuck,
+        ]
+        .into_iter()
+        .chain(kubelets)
+        .chain([
+            Self::ReadFailed,
+            Self::ReportUnavailable,
+            Self::KubeletsPinned,
+            Self::KubeletsNotVerified,
+        ])
+    }
+
+    /// The stable name, as in conditions and events.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Kubelet(class) => format!("Kubelet{class}"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// What the table says about it.
+    #[must_use]
+    pub fn entry(self) -> Entry {
+        let (cause, remedy) = match self {
+            Self::InvalidSpec => (
+                "The spec asks for what cannot be.",
+                "Correct the named field. What ran before keeps running until then.",
+            ),
+            Self::CertificatesUnavailable => (
+                "A certificate could not be made.",
+                "This is a fault of the operator: see its log and report it.",
+            ),
+            Self::ObjectConflict => (
+                "An object with a name that the operator needs exists without its label, so it was not touched.",
+                "Delete or rename that object, or install the operator in another namespace.",
+            ),
+            Self::ApplyFailed => (
+                "kube-apiserver did not take an object.",
+                "If it names a field that the MetricsStack sets, correct the spec. If it says forbidden, restore the \
+                 operator's rights: install its chart again.",
+            ),
+            Self::ForeignApiService => (
+                "Another program answers this API group. Two of them would answer by turns, so the operator registers \
+                 nothing while that is so.",
+                "Remove the other one (metrics-server: uninstall its chart or manifests); the operator takes over \
+                 within seconds. Or delete the MetricsStack and keep the other one.",
+            ),
+            Self::AggregationDisabled => (
+                "kube-apiserver does not publish a front-proxy authority, so it cannot tell an extension API server \
+                 who is asking.",
+                "Start kube-apiserver with --requestheader-client-ca-file, --requestheader-allowed-names, \
+                 --requestheader-username-headers, --requestheader-group-headers, \
+                 --requestheader-extra-headers-prefix, --proxy-client-cert-file and --proxy-client-key-file. On a \
+                 managed cluster ask its provider.",
+            ),
+            Self::ImagePullFailed => (
+                "The node cannot get metrics-api's image.",
+                "Check spec.metricsApi.image (default: the operator's own image), imagePullPolicy and \
+                 imagePullSecrets; on a node without a registry load the image there.",
+            ),
+            Self::Unschedulable => (
+                "No node can run a replica of metrics-api.",
+                "Compare spec.metricsApi.nodeSelector, tolerations, affinity and resources with the nodes; \
+                 spec.metricsApi.replicas can be lowered.",
+            ),
+            Self::PodsRefused => (
+                "kube-apiserver does not admit Pods of metrics-api.",
+                "Look for a quota or an admission policy in the operator's namespace; a priority class that may only \
+                 be used elsewhere is changed with spec.metricsApi.priorityClassName.",
+            ),
+            Self::ContainerCrashing => (
+                "metrics-api ends right after its start.",
+                "Read its last words above, or `kubectl logs --previous` of the Pod. spec.metricsApi.image must be of \
+                 the operator's own version.",
+            ),
+            Self::ContainerNotStarting => (
+                "metrics-api's container does not start.",
+                "See the events in `kubectl describe pod` of the Pod.",
+            ),
+            Self::RolloutStuck => (
+                "metrics-api's Deployment makes no progress.",
+                "See `kubectl describe deployment metrics-api` and its Pods in the operator's namespace.",
+            ),
+            Self::ReadFailed => (
+                "kube-apiserver does not get an answer from metrics-api.",
+                "kube-apiserver must reach metrics-api's Pods (port 10250) or its Service (port 443): look for \
+                 network policies, firewalls between control plane and Pods, and proxy variables in kube-apiserver's \
+                 environment without .svc in no_proxy.",
+            ),
+            Self::Kubelet(class) => kubelet(class),
+            Self::ReportUnavailable => (
+                "The operator cannot ask a replica of metrics-api what it knows about kubelets.",
+                "The operator must reach metrics-api's Pods on port 10250: look for network policies. After a change of \
+                 certificates it passes within two minutes.",
+            ),
+            Self::KubeletsPinned => (
+                "Their certificates are not signed by the cluster's CA (kubeadm's default), so mode Auto trusts each \
+                 by the public key it showed first.",
+                "This works. For full verification set serverTLSBootstrap: true in the kubelets' configuration, \
+                 restart them and approve their requests (kubectl get csr; kubectl certificate approve NAME): they \
+                 are verified from then on. After that spec.kubelet.tls.mode: Verify rules out pinning.",
+            ),
+            Self::KubeletsNotVerified => (
+                "spec.kubelet.tls.mode is Insecure: whoever answers in a kubelet's place is believed.",
+                "Set spec.kubelet.tls.mode to Auto, which works with kubelets that sign their own certificates.",
+            ),
+        };
+        Entry { cause, remedy }
+    }
+}
+
+fn kubelet(class: ErrorClass) -> (&'static str, &'static str) {
+    match class {
+        ErrorClass::NoAddress => (
+            "The Nodes have no address of the wanted types.",
+            "Add a type that they have to spec.kubelet.addressTypes (kubectl get node -o wide).",
+        ),
+        ErrorClass::Unreachable => (
+            "No connection to the kubelets.",
+            "Check that they run, and that the nodes' port 10250 is open to metrics-api's Pods; where names do not \
+             resolve put InternalIP first in spec.kubelet.addressTypes.",
+        ),
+        ErrorClass::Timeout => (
+            "The kubelets do not answer in time.",
+            "Check the nodes' load, and firewalls that drop packets to port 10250; a Pod network that overlaps the \
+             nodes' network shows like this too.",
+        ),
+        ErrorClass::TlsUnknownAuthority => (
+            "x509: certificate signed by unknown authority. The kubelets' certificates do not chain to the authorities \
+             in use; kubeadm's kubelets sign their own unless told otherwise.",
+            "One of three: set spec.kubelet.tls.mode to Auto, which pins each kubelet's key at first use; or set \
+             serverTLSBootstrap: true in the kubelets' configuration, restart them and approve their requests \
+             (kubectl get csr; kubectl certificate approve NAME); or name their authority in \
+             spec.kubelet.tls.caBundle.inline.",
+        ),
+        ErrorClass::TlsNameMismatch => (
+            "x509: the kubelets' certificates are valid for other names or addresses than the one dialled.",
+            "Put a type of address that the certificates name first in spec.kubelet.addressTypes, or have the kubelets \
+             request new certificates.",
+        ),
+        ErrorClass::TlsExpired => (
+            "x509: the kubelets' certificates have expired or are not yet valid.",
+            "Check the clocks of the nodes; with serverTLSBootstrap approve the pending requests (kubectl get csr).",
+        ),
+        ErrorClass::TlsInvalid => (
+            "x509: the kubelets' certificates are not fit for a server.",
+            "Have the kubelets request new ones (serverTLSBootstrap: true), with the usage server auth.",
+        ),
+        ErrorClass::TlsKeyChanged => (
+            "The kubelets show another public key than the one pinned at first use: their certificates were made anew, \
+             or something else answers in their place.",
+            "If you know why, forget the old key: remove the entry with the Node's UID from the ConfigMaps with the \
+             label metricsstack.dev/kubelet-trust=true in the operator's namespace.",
+        ),
+        ErrorClass::TlsDowngrade => (
+            "The kubelets were verified by the cluster's CA before and now show certificates that do not chain to it.",
+            "Let them request certificates again (serverTLSBootstrap: true). If the change is meant, remove the entry \
+             with the Node's UID from the ConfigMaps with the label metricsstack.dev/kubelet-trust=true in the \
+             operator's namespace.",
+        ),
+        ErrorClass::TlsRecordUnavailable => (
+            "The record of the kubelets' keys could not be read or written, so they were not trusted.",
+            "Check the ConfigMaps with the label metricsstack.dev/kubelet-trust=true in the operator's namespace; a \
+             broken entry may be removed.",
+        ),
+        ErrorClass::TlsHandshake => (
+            "The TLS handshake fails.",
+            "With serverTLSBootstrap this means that a kubelet has no certificate yet: approve the pending requests \
+             (kubectl get csr; kubectl certificate approve NAME).",
+        ),
+        ErrorClass::TokenUnavailable => (
+            "metrics-api has no token to show to kubelets.",
+            "It mends itself when the ServiceAccount metrics-api-kubelet and the Role metrics-api are back; see \
+             metrics-api's log if it does not.",
+        ),
+        ErrorClass::Unauthorized => (
+            "The kubelets answer 401: they do not check ServiceAccount tokens.",
+            "Set authentication.webhook.enabled: true and authorization.mode: Webhook in the kubelets' configuration.",
+        ),
+        ErrorClass::Forbidden => (
+            "The kubelets answer 403: the ServiceAccount metrics-api-kubelet may not get nodes/metrics.",
+            "The operator keeps the ClusterRole metricsstack:metrics-api-kubelet; look for an authorizer besides RBAC.",
+        ),
+        ErrorClass::NotFound => (
+            "The kubelets answer 404: they have no /metrics/resource.",
+            "Look for a proxy in front of port 10250, or upgrade the kubelets.",
+        ),
+        ErrorClass::BadStatus => (
+            "The kubelets answer with an error.",
+            "See the kubelets' logs on these nodes.",
+        ),
+        ErrorClass::TooLarge => (
+            "The kubelets' answers are larger than metrics-api takes.",
+            "See what /metrics/resource of these nodes holds: kubectl get --raw /api/v1/nodes/NAME/proxy/metrics/resource.",
+        ),
+        ErrorClass::Malformed => (
+            "What answers is not a kubelet's resource metrics.",
+            "See what /metrics/resource of these nodes holds: kubectl get --raw /api/v1/nodes/NAME/proxy/metrics/resource.",
+        ),
+    }
+}

@@ -1,0 +1,453 @@
+use contract::report::{ErrorClass, NodeError, NodeReport, NodeState, TlsState};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::*;
+use crate::api::MetricsStack;
+use crate::observe::{Conflict, NodeFacts, Replica};
+use crate::plan::{self, Environment};
+
+const FINDINGS_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/findings.md");
+
+fn planned(spec: &serde_json::Value, observed: &Observed) -> Result<Plan, Refusal> {
+    let stack: MetricsStack = serde_json::from_value(json!({
+        "apiVersion": "metricsstack.dev/v1alpha1",
+        "kind": "MetricsStack",
+        "metadata": {"name": "default"},
+        "spec": spec,
+    }))
+    .unwrap();
+    let environment = Environment {
+        namespace: "ns".to_owned(),
+        image: "image".to_owned(),
+    };
+    plan::plan(
+        &stack,
+        observed,
+        &environment,
+        Timestamp::from_second(1_790_000_000).unwrap(),
+    )
+}
+
+fn found(spec: &serde_json::Value, observed: &Observed) -> Vec<Finding> {
+    findings(observed, planned(spec, observed).as_ref())
+}
+
+/// Reason, severity and evidence, a line each.
+fn lines(findings: &[Finding]) -> String {
+    findings
+        .iter()
+        .map(|finding| {
+            format!(
+                "{:?} {}: {}",
+                finding.severity,
+                finding.reason.name(),
+                finding.evidence
+            )
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn healthy() -> Observed {
+    Observed {
+        nodes: ["a", "b"]
+            .map(|name| NodeFacts {
+                name: name.to_owned(),
+                ..NodeFacts::default()
+            })
+            .to_vec(),
+        authentication: serde_json::from_value(json!({"data": {
+            "requestheader-client-ca-file": "-----BEGIN CERTIFICATE-----\n",
+            "requestheader-allowed-names": "[\"front-proxy-client\"]",
+        }}))
+        .unwrap(),
+        pods: vec![pod(
+            "metrics-api-1",
+            &json!({"conditions": [{"type": "Ready", "status": "True"}]}),
+        )],
+        ready_endpoints: 1,
+        replicas: vec![replica(vec![
+            node("a", TlsState::Verified, None),
+            node("b", TlsState::Verified, None),
+        ])],
+        read: Read::Succeeded,
+        ..Observed::default()
+    }
+}
+
+fn node(name: &str, tls: TlsState, error: Option<ErrorClass>) -> NodeState {
+    NodeState {
+        name: name.to_owned(),
+        address: Some("10.0.0.1:10250".to_owned()),
+        tls,
+        last_success: error.is_none().then(|| "2026-11-24T05:00:00Z".to_owned()),
+        last_attempt: Some("2026-11-24T05:00:00Z".to_owned()),
+        latency_ms: None,
+        error: error.map(|class| NodeError {
+            class,
+            message: format!("what {name} did"),
+        }),
+    }
+}
+
+fn replica(nodes: Vec<NodeState>) -> Replica {
+    Replica {
+        pod: "metrics-api-1".to_owned(),
+        report: Ok(NodeReport { nodes }),
+    }
+}
+
+fn pod(name: &str, status: &serde_json::Value) -> k8s_openapi::api::core::v1::Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "metrics-api", "image": "registry.test/image:1"}]},
+        "status": status,
+    }))
+    .unwrap()
+}
+
+fn waiting(state: &serde_json::Value, last: &serde_json::Value) -> serde_json::Value {
+    json!({"containerStatuses": [{
+        "name": "metrics-api", "image": "", "imageID": "", "ready": false, "restartCount": 3,
+        "state": {"waiting": state}, "lastState": last,
+    }]})
+}
+
+#[test]
+fn a_healthy_cluster_has_no_finding() {
+    assert_eq!(found(&json!({}), &healthy()), []);
+}
+
+#[test]
+fn self_signed_kubelets_with_verify_are_a_failure_that_names_the_ways_out() {
+    let nodes = ["a", "b"].map(|name| node(name, TlsState::Refused, Some(ErrorClass::TlsUnknownAuthority)));
+    let observed = Observed {
+        replicas: vec![replica(nodes.to_vec())],
+        read: Read::NotTried,
+        ..healthy()
+    };
+    let findings = found(&json!({"kubelet": {"tls": {"mode": "Verify"}}}), &observed);
+    assert_eq!(
+        lines(&findings),
+        "Failure KubeletTlsUnknownAuthority: 2 of 2 kubelets fail with TlsUnknownAuthority: a, b"
+    );
+    let finding = &findings[0];
+    assert!(
+        finding
+            .message()
+            .contains("x509: certificate signed by unknown authority"),
+        "{}",
+        finding.message()
+    );
+    for way in [
+        "Auto",
+        "serverTLSBootstrap",
+        "kubectl certificate approve",
+        "caBundle",
+    ] {
+        assert!(finding.remedy().contains(way), "{way}");
+    }
+}
+
+#[test]
+fn pinned_kubelets_are_counted_and_the_way_out_is_named() {
+    let mut observed = healthy();
+    observed.replicas = vec![replica(vec![
+        node("a", TlsState::Pinned, None),
+        node("b", TlsState::Verified, None),
+    ])];
+    let findings = found(&json!({}), &observed);
+    assert_eq!(
+        lines(&findings),
+        "Note KubeletsPinned: 1 of 2 kubelets are trusted by a pinned key: a"
+    );
+    assert!(findings[0].remedy().contains("serverTLSBootstrap"));
+}
+
+#[test]
+fn kubelets_that_fail_are_grouped_by_class_with_three_examples() {
+    let timeouts = ["e", "d", "c", "b"].map(|name| node(name, TlsState::Verified, Some(ErrorClass::Timeout)));
+    let mut nodes = timeouts.to_vec();
+    nodes.push(node("a", TlsState::Verified, Some(ErrorClass::Unauthorized)));
+    nodes.push(node("z", TlsState::Verified, None));
+    let observed = Observed {
+        replicas: vec![replica(nodes)],
+        ..healthy()
+    };
+    insta::assert_snapshot!(lines(&found(&json!({}), &observed)), @r"
+    Warning KubeletTimeout: 4 of 6 kubelets fail with Timeout: b, c, d and 1 more
+    Warning KubeletUnauthorized: 1 of 6 kubelets fail with Unauthorized: a
+    ");
+    let kubelets = survey(&observed, None);
+    assert_eq!((kubelets.total, kubelets.answering), (6, 1));
+    assert_eq!(
+        kubelets.failing[0].examples(),
+        ["b: what b did", "c: what c did", "d: what d did"]
+    );
+}
+
+#[test]
+fn one_missed_answer_is_no_failure() {
+    let late = |success: &str| {
+        let mut state = node("a", TlsState::Verified, Some(ErrorClass::Timeout));
+        state.last_success = Some(success.to_owned());
+        survey(
+            &Observed {
+                replicas: vec![replica(vec![state])],
+                ..healthy()
+            },
+            None,
+        )
+    };
+    assert_eq!(late("2026-11-24T04:59:45Z").answering, 1);
+    assert_eq!(late("2026-11-24T04:59:15Z").answering, 0);
+}
+
+#[test]
+fn a_node_counts_once_whichever_replica_fails() {
+    let good = replica(vec![node("a", TlsState::Pinned, None)]);
+    let bad = replica(vec![node("a", TlsState::Unknown, Some(ErrorClass::Unreachable))]);
+    let pending = replica(vec![NodeState {
+        last_success: None,
+        ..node("a", TlsState::Unknown, None)
+    }]);
+    let count = |replicas: &[&Replica]| {
+        let replicas = replicas.iter().map(|replica| (*replica).clone()).collect();
+        let kubelets = survey(
+            &Observed {
+                replicas,
+                ..healthy()
+            },
+            None,
+        );
+        (
+            kubelets.total,
+            kubelets.answering,
+            kubelets.failing.len(),
+            kubelets.pinned.len(),
+        )
+    };
+    assert_eq!(count(&[&good, &good]), (1, 1, 0, 1));
+    assert_eq!(count(&[&good, &bad]), (1, 0, 1, 1));
+    assert_eq!(count(&[&bad, &good]), (1, 0, 1, 1));
+    assert_eq!(count(&[&good, &pending]), (1, 0, 0, 1));
+    assert_eq!(count(&[]), (2, 0, 0, 0), "as many as there are nodes");
+}
+
+#[test]
+fn a_foreign_registration_is_named_with_its_service() {
+    let foreign = serde_json::from_value(json!({
+        "metadata": {"name": "v1beta1.metrics.k8s.io", "labels": {"app.kubernetes.io/managed-by": "Helm"}},
+        "spec": {
+            "groupPriorityMinimum": 100,
+            "versionPriority": 100,
+            "service": {"namespace": "kube-system", "name": "metrics-server"},
+        },
+    }))
+    .unwrap();
+    let observed = Observed {
+        api_services: vec![foreign],
+        read: Read::NotTried,
+        ..healthy()
+    };
+    assert_eq!(
+        lines(&found(&json!({}), &observed)),
+        "Failure ForeignApiService: APIService v1beta1.metrics.k8s.io belongs to somebody else and points at the \
+         Service kube-system/metrics-server"
+    );
+}
+
+#[test]
+fn a_missing_front_proxy_is_named() {
+    for authentication in [
+        None,
+        serde_json::from_value(json!({"data": {"client-ca-file": "x"}})).unwrap(),
+    ] {
+        let observed = Observed {
+            authentication,
+            ..healthy()
+        };
+        assert_eq!(
+            lines(&found(&json!({}), &observed)),
+            "Failure AggregationDisabled: ConfigMap kube-system/extension-apiserver-authentication has no \
+             requestheader-client-ca-file"
+        );
+    }
+}
+
+#[test]
+fn pods_that_do_not_run_are_named_with_the_cause() {
+    let last = json!({"terminated": {
+        "exitCode": 1, "reason": "Error", "message": "started\n--metric-resolution: found 1s\n",
+    }});
+    let pods = vec![
+        pod(
+            "p1",
+            &waiting(
+                &json!({"reason": "ImagePullBackOff", "message": "changes"}),
+                &json!({}),
+            ),
+        ),
+        pod("p2", &waiting(&json!({"reason": "CrashLoopBackOff"}), &last)),
+        pod(
+            "p3",
+            &waiting(
+                &json!({"reason": "CreateContainerConfigError", "message": "secret gone"}),
+                &json!({}),
+            ),
+        ),
+        pod(
+            "p4",
+            &json!({"conditions": [
+                {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available"},
+            ]}),
+        ),
+        pod("p5", &waiting(&json!({"reason": "ErrImagePull"}), &json!({}))),
+        pod(
+            "p6",
+            &waiting(&json!({"reason": "ContainerCreating"}), &json!({})),
+        ),
+    ];
+    insta::assert_snapshot!(lines(&found(&json!({}), &Observed { pods, ..healthy() })));
+}
+
+#[test]
+fn a_rollout_that_stands_still_is_named_and_matters_less_while_a_replica_answers() {
+    let deployment = |ready: i32| {
+        serde_json::from_value(json!({
+            "spec": {"selector": {}, "template": {}},
+            "status": {"readyReplicas": ready, "conditions": [
+                {"type": "Progressing", "status": "False", "message": "it timed out"},
+            ]},
+        }))
+        .unwrap()
+    };
+    let found = |ready| {
+        lines(&found(
+            &json!({}),
+            &Observed {
+                deployment: deployment(ready),
+                ..healthy()
+            },
+        ))
+    };
+    assert_eq!(found(0), "Failure RolloutStuck: it timed out");
+    assert_eq!(found(1), "Warning RolloutStuck: it timed out");
+}
+
+#[test]
+fn what_could_not_be_done_comes_first() {
+    let observed = Observed {
+        conflicts: vec![Conflict {
+            object: "Service ns/metrics-api".to_owned(),
+        }],
+        apply_error: Some("Deployment ns/metrics-api: forbidden".to_owned()),
+        read: Read::Failed {
+            version: "v1".to_owned(),
+            reason: "503 Service Unavailable".to_owned(),
+        },
+        replicas: vec![Replica {
+            pod: "metrics-api-1".to_owned(),
+            report: Err("403 Forbidden".to_owned()),
+        }],
+        ..healthy()
+    };
+    insta::assert_snapshot!(lines(&found(
+        &json!({"metricsApi": {"resolution": "1s"}}),
+        &observed
+    )));
+}
+
+#[test]
+fn without_a_ready_replica_a_failed_read_is_no_finding_of_its_own() {
+    let read = Read::Failed {
+        version: "v1".to_owned(),
+        reason: "503".to_owned(),
+    };
+    let observed = Observed {
+        read,
+        ready_endpoints: 0,
+        ..healthy()
+    };
+    assert_eq!(found(&json!({}), &observed), []);
+}
+
+#[test]
+fn a_replica_that_is_not_ready_need_not_answer() {
+    let observed = Observed {
+        pods: vec![pod("metrics-api-1", &json!({}))],
+        replicas: vec![Replica {
+            pod: "metrics-api-1".to_owned(),
+            report: Err("connection refused".to_owned()),
+        }],
+        ..healthy()
+    };
+    assert_eq!(found(&json!({}), &observed), []);
+}
+
+#[test]
+fn an_insecure_mode_is_said() {
+    let findings = found(&json!({"kubelet": {"tls": {"mode": "Insecure"}}}), &healthy());
+    assert_eq!(
+        lines(&findings),
+        "Note KubeletsNotVerified: 2 kubelets are believed unseen"
+    );
+}
+
+/// The page of the documentation that lists them all.
+fn page() -> String {
+    let mut page = "# Findings\n\n\
+        Every reason that a `MetricsStack`'s status and events can name, the most severe first. This page is made from the\n\
+        operator's own table: `INSTA_UPDATE=always cargo test -p metricsstack-operator findings`.\n"
+        .to_owned();
+    for reason in Reason::all() {
+        let entry = reason.entry();
+        page += &[
+            "\n## ",
+            &reason.name(),
+            "\n\n",
+            entry.cause,
+            "\n\n**What to do:** ",
+            entry.remedy,
+            "\n",
+        ]
+        .concat();
+    }
+    page
+}
+
+#[test]
+fn the_page_of_findings_is_fresh() {
+    let page = page();
+    if std::env::var("INSTA_UPDATE").as_deref() == Ok("always") {
+        std::fs::write(FINDINGS_FILE, &page).unwrap();
+    }
+    let found = std::fs::read_to_string(FINDINGS_FILE).unwrap_or_default();
+    assert!(
+        found == page,
+        "docs/findings.md is stale; renew it with\nINSTA_UPDATE=always cargo test -p metricsstack-operator findings"
+    );
+}
+
+#[test]
+fn reasons_are_distinct_camel_case_words_with_a_remedy() {
+    let mut names = std::collections::BTreeSet::new();
+    for reason in Reason::all() {
+        let name = reason.name();
+        // What Kubernetes takes as a condition's reason.
+        assert!(
+            name.starts_with(|c: char| c.is_ascii_uppercase())
+                && name.chars().all(|c| c.is_ascii_alphanumeric())
+        );
+        let entry = reason.entry();
+        assert!(
+            entry.cause.ends_with('.') && entry.remedy.ends_with('.'),
+            "{name}"
+        );
+        // An event's note holds 1024 bytes.
+        assert!(entry.cause.len() + entry.remedy.len() < 700, "{name}");
+        assert!(names.insert(name));
+    }
+    assert_eq!(names.len(), 16 + ErrorClass::ALL.len());
+}

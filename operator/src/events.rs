@@ -1,0 +1,177 @@
+//! Events on the stack: what has begun to be wrong, what to do about it, and that it is over.
+
+use contract::names;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource as _};
+
+use crate::api::{MetricsStack, MetricsStackStatus};
+use crate::cluster;
+use crate::diagnose::{Finding, Severity};
+
+/// kube-apiserver takes notes of up to a kibibyte.
+const NOTE_LIMIT: usize = 1024;
+const ACTION: &str = "Reconcile";
+
+/// Publishes changes of a stack's status as events.
+pub struct Publisher(Recorder);
+
+impl Publisher {
+    /// `instance` is the name of this Pod.
+    #[must_use]
+    pub fn new(client: Client, instance: &str) -> Self {
+        let reporter = Reporter {
+            controller: names::MANAGED_BY.to_owned(),
+            instance: Some(instance.to_owned()),
+        };
+        Self(Recorder::new(client, reporter))
+    }
+
+    /// Publishes what is new in `after` and its findings. An event that cannot be written is logged: it is not worth a
+    /// retry.
+    pub async fn publish(&self, stack: &MetricsStack, after: &MetricsStackStatus, findings: &[Finding]) {
+        let about: ObjectReference = stack.object_ref(&());
+        for event in news(stack.status.as_ref(), after, findings) {
+            tracing::info!(
+                reason = event.reason,
+                warning = event.type_ == EventType::Warning,
+                "{}",
+                event.note.as_deref().unwrap_or_default()
+            );
+            self.write(&event, &about).await;
+        }
+    }
+
+    /// Publishes why a stack that is being deleted is still there: its status tells of what was asked for before.
+    pub async fn still_there(&self, stack: &MetricsStack, why: &str) {
+        let event = event(
+            EventType::Warning,
+            "DeletionFailed",
+            &format!("{why}. It is tried again"),
+        );
+        self.write(&event, &stack.object_ref(&())).await;
+    }
+
+    async fn write(&self, event: &Event, about: &ObjectReference) {
+        if let Err(error) = self.0.publish(event, about).await {
+            tracing::warn!(
+                error = cluster::describe(&error),
+                reason = event.reason,
+                "failed to write an event"
+            );
+        }
+    }
+}
+
+/// What is new: findings of a kind that `before` did not have, and a change of the condition Ready.
+fn news(before: Option<&MetricsStackStatus>, after: &MetricsStackStatus, findings: &[Finding]) -> Vec<Event> {
+    let known = |reason: &str| {
+        before.is_some_and(|before| before.findings.iter().any(|known| known.reason == reason))
+    };
+    let mut events: Vec<_> = findings
+        .iter()
+        .filter(|finding| !known(&finding.reason.name()))
+        .map(|finding| {
+            let type_ = match finding.severity {
+                Severity::Failure | Severity::Warning => EventType::Warning,
+                Severity::Note => EventType::Normal,
+            };
+            let note = format!("{} What to do: {}", finding.message(), finding.remedy());
+            event(type_, &finding.reason.name(), &note)
+        })
+        .collect();
+    let ready = |status: &MetricsStackStatus| {
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready")
+            .cloned()
+    };
+    let was_ready = before
+        .and_then(ready)
+        .is_some_and(|condition| condition.status == "True");
+    match ready(after) {
+        Some(now) if now.status == "True" && !was_ready => {
+            events.push(event(EventType::Normal, "Ready", &now.message));
+        }
+        Some(now) if now.status != "True" && was_ready => {
+            events.push(event(EventType::Warning, "NotReady", &now.message));
+        }
+        _ => {}
+    }
+    events
+}
+
+fn event(type_: EventType, reason: &str, note: &str) -> Event {
+    let mut end = note.len().min(NOTE_LIMIT);
+    while !note.is_char_boundary(end) {
+        end -= 1;
+    }
+    Event {
+        type_,
+        reason: reason.to_owned(),
+        note: note.get(..end).map(str::to_owned),
+        action: ACTION.to_owned(),
+        secondary: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::diagnose::Reason;
+
+    fn finding() -> Finding {
+        Finding {
+            reason: Reason::ReadFailed,
+            severity: Severity::Failure,
+            evidence: "It hurts".to_owned(),
+        }
+    }
+
+    fn status(ready: &str, findings: &[Finding]) -> MetricsStackStatus {
+        let findings: Vec<_> = findings
+            .iter()
+            .map(|finding| json!({"reason": finding.reason.name(), "message": "", "remedy": ""}))
+            .collect();
+        serde_json::from_value(json!({
+            "conditions": [{"type": "Ready", "status": ready, "reason": "R", "message": "m",
+                "lastTransitionTime": "2026-11-24T00:00:00Z"}],
+            "findings": findings,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_is_known_is_no_news() {
+        let (bad, good) = (status("False", &[finding()]), status("True", &[]));
+        let reasons =
+            |before: Option<&MetricsStackStatus>, after: &MetricsStackStatus, findings: &[Finding]| {
+                news(before, after, findings)
+                    .into_iter()
+                    .map(|event| event.reason)
+                    .collect::<Vec<_>>()
+            };
+        let found = Reason::ReadFailed.name();
+        assert_eq!(reasons(None, &bad, &[finding()]), [found.as_str()]);
+        assert_eq!(reasons(Some(&bad), &bad, &[finding()]), [""; 0]);
+        assert_eq!(reasons(Some(&bad), &good, &[]), ["Ready"]);
+        assert_eq!(
+            reasons(Some(&good), &bad, &[finding()]),
+            [found.as_str(), "NotReady"]
+        );
+        let note = news(None, &bad, &[finding()]).remove(0).note.unwrap();
+        assert!(
+            note.starts_with("It hurts. ") && note.contains("What to do: "),
+            "{note}"
+        );
+    }
+
+    #[test]
+    fn a_note_is_cut_at_a_whole_character() {
+        let note = event(EventType::Normal, "R", &"ä".repeat(1000)).note.unwrap();
+        assert!(note.len() <= NOTE_LIMIT && note.len() > NOTE_LIMIT - 4);
+    }
+}

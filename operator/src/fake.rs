@@ -1,0 +1,228 @@
+//! A kube-apiserver in memory, as far as the tests of the effects need one: objects by path, lists by label and name,
+//! apply and merge patches, finalizers; and a log of every write.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use http::{Method, Request, Response};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+#[derive(Clone, Default)]
+pub(crate) struct Fake(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    /// Answers that are given whatever the objects are, by method and path.
+    answers: BTreeMap<String, (u16, Value)>,
+    writes: Vec<String>,
+    version: u64,
+}
+
+const COLLECTIONS: [&str; 15] = [
+    "apiservices",
+    "clusterrolebindings",
+    "clusterroles",
+    "configmaps",
+    "deployments",
+    "endpointslices",
+    "events",
+    "metricsstacks",
+    "nodes",
+    "pods",
+    "rolebindings",
+    "roles",
+    "secrets",
+    "serviceaccounts",
+    "services",
+];
+
+impl Fake {
+    pub(crate) fn client(&self) -> Client {
+        let fake = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let fake = fake.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                let body = if body.is_empty() {
+                    Value::Null
+                } else {
+                    serde_json::from_slice(&body).unwrap()
+                };
+                let (status, answer) = fake.answer(
+                    &parts.method,
+                    parts.uri.path(),
+                    parts.uri.query().unwrap_or_default(),
+                    body,
+                );
+                let response = Response::builder()
+                    .status(status)
+                    .body(Body::from(answer.to_string().into_bytes()));
+                Ok::<_, Infallible>(response.unwrap())
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    /// Puts an object there, as somebody else would.
+    pub(crate) fn put(&self, path: &str, object: Value) {
+        let mut state = self.0.lock().unwrap();
+        let version = state.next_version();
+        state.objects.insert(path.to_owned(), stamped(object, version));
+    }
+
+    /// Removes an object, as somebody else would.
+    pub(crate) fn remove(&self, path: &str) {
+        self.0.lock().unwrap().objects.remove(path);
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
+        self.0.lock().unwrap().objects.get(path).cloned()
+    }
+
+    /// Answers `call`, such as `PATCH /api/v1/nodes/a`, in this way from now on.
+    pub(crate) fn always(&self, call: &str, status: u16, body: Value) {
+        self.0
+            .lock()
+            .unwrap()
+            .answers
+            .insert(call.to_owned(), (status, body));
+    }
+
+    /// Every write since the last call, as method and path.
+    pub(crate) fn writes(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().writes)
+    }
+
+    fn answer(&self, method: &Method, path: &str, query: &str, body: Value) -> (u16, Value) {
+        let mut state = self.0.lock().unwrap();
+        let call = format!("{method} {path}");
+        if method != Method::GET {
+            state.writes.push(call.clone());
+        }
+        if let Some(answer) = state.answers.get(&call) {
+            return answer.clone();
+        }
+        let last = path.rsplit('/').next().unwrap_or_default();
+        match *method {
+            Method::GET if COLLECTIONS.contains(&last) => (200, state.list(path, query)),
+            Method::GET => state
+                .objects
+                .get(path)
+                .map_or_else(not_found, |object| (200, object.clone())),
+            Method::PATCH => state.patch(path, body),
+            Method::DELETE => state.delete(path),
+            _ => (201, body),
+        }
+    }
+}
+
+impl State {
+    fn next_version(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    fn list(&self, path: &str, query: &str) -> Value {
+        let wanted =
+            |object: &Value| {
+                query
+                    .split('&')
+                    .filter_map(|pair| pair.split_once('='))
+                    .all(|(key, value)| {
+                        let value = value.replace("%3D", "=").replace("%2F", "/").replace("%2C", ",");
+                        match key {
+                            "labelSelector" => value.split(',').filter_map(|term| term.split_once('=')).all(
+                                |(key, value)| {
+                                    object
+                                        .pointer("/metadata/labels")
+                                        .is_some_and(|labels| labels[key] == value)
+                                },
+                            ),
+                            "fieldSelector" => value
+                                .strip_prefix("metadata.name=")
+                                .is_some_and(|name| object.pointer("/metadata/name").unwrap() == name),
+                            _ => true,
+                        }
+                    })
+            };
+        let items: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(at, object)| {
+                at.rsplit_once('/').is_some_and(|(parent, _)| parent == path) && wanted(object)
+            })
+            .map(|(_, object)| object.clone())
+            .collect();
+        json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items})
+    }
+
+    fn patch(&mut self, path: &str, mut body: Value) -> (u16, Value) {
+        let path = path.strip_suffix("/status").unwrap_or(path);
+        body.pointer_mut("/metadata")
+            .and_then(Value::as_object_mut)
+            .map(|fields| fields.remove("resourceVersion"));
+        let version = self.next_version();
+        let object = self.objects.entry(path.to_owned()).or_insert_with(|| json!({}));
+        merge(object, body);
+        *object = stamped(object.take(), version);
+        let object = object.clone();
+        self.drop_released(path, &object);
+        (200, object)
+    }
+
+    fn delete(&mut self, path: &str) -> (u16, Value) {
+        let Some(object) = self.objects.get_mut(path) else {
+            return not_found();
+        };
+        object["metadata"]["deletionTimestamp"] = json!("2026-11-24T00:00:00Z");
+        let object = object.clone();
+        self.drop_released(path, &object);
+        (200, object)
+    }
+
+    fn drop_released(&mut self, path: &str, object: &Value) {
+        let metadata = &object["metadata"];
+        if metadata.get("deletionTimestamp").is_some()
+            && metadata
+                .get("finalizers")
+                .and_then(Value::as_array)
+                .is_none_or(Vec::is_empty)
+        {
+            self.objects.remove(path);
+        }
+    }
+}
+
+fn stamped(mut object: Value, version: u64) -> Value {
+    let metadata = &mut object["metadata"];
+    if metadata.get("uid").is_none() {
+        metadata["uid"] = json!(format!("uid-{version}"));
+    }
+    metadata["resourceVersion"] = json!(version.to_string());
+    object
+}
+
+fn merge(into: &mut Value, patch: Value) {
+    match (into, patch) {
+        (Value::Object(into), Value::Object(patch)) => {
+            for (key, value) in patch {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, patch) => *into = patch,
+    }
+}
+
+fn not_found() -> (u16, Value) {
+    (404, status(404, "NotFound", "not found"))
+}
+
+/// A `metav1.Status`.
+pub(crate) fn status(code: u16, reason: &str, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message})
+}

@@ -1,0 +1,249 @@
+//! The end of a stack, and of the operator's namespace. The registration goes first and is waited for: an APIService
+//! whose Service is gone breaks discovery, and with it the deletion of every namespace.
+
+use std::time::Duration;
+
+use contract::names;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::api::MetricsStack;
+use crate::cluster::{self, FINALIZER};
+use crate::kinds::{self, Kind};
+use crate::verify;
+
+/// Time for kube-apiserver to stop announcing a version whose APIService is gone. It takes milliseconds; after this
+/// long somebody else has registered it again.
+const UNREGISTERED: Duration = Duration::from_secs(10);
+/// Pause between looks at what is on its way out.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the end is not reached yet. Everything here can be done again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FinalizeError {
+    /// Something could not be deleted.
+    #[error("failed to delete {what}: {}", cluster::describe(.source))]
+    Delete {
+        /// What.
+        what: String,
+        /// Why.
+        source: kube::Error,
+    },
+    /// An APIService stays although it was deleted: it has a finalizer of somebody else.
+    #[error("APIService {0} was deleted but stays: remove the finalizers in its metadata")]
+    Stays(String),
+    /// The stack could not be let go.
+    #[error("failed to remove the finalizer {FINALIZER} from MetricsStack {}: {}", names::STACK_NAME, cluster::describe(.0))]
+    Release(#[source] kube::Error),
+    /// The stack could not be told that nobody keeps it.
+    #[error("failed to write the status of MetricsStack {}: {}", names::STACK_NAME, cluster::describe(.0))]
+    Tell(#[source] kube::Error),
+}
+
+/// How much goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Everything that is ours.
+    Everything,
+    /// What does not go with the namespace.
+    OutsideNamespace,
+}
+
+/// Removes what is ours, the registration first. What is not ours is left alone, so this is harmless when there is
+/// nothing.
+pub async fn remove(client: &Client, namespace: &str, extent: Extent) -> Result<(), FinalizeError> {
+    remove_registration(client).await?;
+    for kind in kinds::made(namespace) {
+        if extent == Extent::Everything || kind.namespace != Some(namespace) {
+            delete(client, &kind).await?;
+        }
+    }
+    if extent == Extent::Everything {
+        // By now metrics-api has lost the right to make new ones.
+        delete(client, &kinds::trust_records(namespace)).await?;
+    }
+    Ok(())
+}
+
+async fn delete(client: &Client, kind: &Kind<'_>) -> Result<Vec<String>, FinalizeError> {
+    kind.delete(client, |_| false)
+        .await
+        .map_err(|source| FinalizeError::Delete {
+            what: format!("what is ours of kind {}", kind.resource.kind),
+            source,
+        })
+}
+
+async fn remove_registration(client: &Client) -> Result<(), FinalizeError> {
+    let deleted = delete(client, &kinds::registration()).await?;
+    let deadline = Instant::now() + UNREGISTERED;
+    for name in deleted {
+        while lingers(client, &name).await? {
+            if Instant::now() >= deadline {
+                return Err(FinalizeError::Stays(name));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let version = name.split('.').next().unwrap_or_default();
+        let path = format!("/apis/{}/{version}", names::METRICS_GROUP);
+        while announces(client, &path).await && Instant::now() < deadline {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
+async fn lingers(client: &Client, name: &str) -> Result<bool, FinalizeError> {
+    cluster::objects(client, &kinds::registration().resource, None)
+        .get_metadata_opt(name)
+        .await
+        .map(|found| found.is_some_and(|object| object.metadata.deletion_timestamp.is_some()))
+        .map_err(|source| FinalizeError::Delete {
+            what: format!("APIService {name}"),
+            source,
+        })
+}
+
+/// Whether kube-apiserver still passes requests for this version on. Only its own 404 is a no.
+async fn announces(client: &Client, path: &str) -> bool {
+    const LIMIT: usize = 1 << 20;
+    match verify::get(client, path, LIMIT).await {
+        Ok(_) => true,
+        Err(reason) => !reason.ends_with("(404)"),
+    }
+}
+
+/// Adds our finalizer, so that a deletion waits for us.
+pub async fn hold(client: &Client, stack: &MetricsStack) -> Result<(), kube::Error> {
+    let mut finalizers = stack.finalizers().to_vec();
+    finalizers.push(FINALIZER.to_owned());
+    set_finalizers(client, stack, &finalizers).await
+}
+
+/// Whether our finalizer is there.
+#[must_use]
+pub fn holds(stack: &MetricsStack) -> bool {
+    stack.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Removes our finalizer, and no other.
+pub async fn release(client: &Client) -> Result<(), FinalizeError> {
+    const TRIES: usize = 5;
+    let api: Api<MetricsStack> = Api::all(client.clone());
+    let mut tries = 0;
+    loop {
+        let Some(stack) = api
+            .get_opt(names::STACK_NAME)
+            .await
+            .map_err(FinalizeError::Release)?
+        else {
+            return Ok(());
+        };
+        if !holds(&stack) {
+            return Ok(());
+        }
+        let others: Vec<_> = stack
+            .finalizers()
+            .iter()
+            .filter(|finalizer| *finalizer != FINALIZER)
+            .cloned()
+            .collect();
+        match set_finalizers(client, &stack, &others).await {
+            Ok(()) => return Ok(()),
+            Err(error) if cluster::is_not_found(&error) => return Ok(()),
+            // Somebody changed the stack in between.
+            Err(kube::Error::Api(status)) if status.code == 409 && tries < TRIES => tries += 1,
+            Err(error) => return Err(FinalizeError::Release(error)),
+        }
+    }
+}
+
+async fn set_finalizers(
+    client: &Client,
+    stack: &MetricsStack,
+    finalizers: &[String],
+) -> Result<(), kube::Error> {
+    let api: Api<MetricsStack> = Api::all(client.clone());
+    let patch = json!({"metadata": {
+        // A list is replaced as a whole: not if somebody else has changed it.
+        "resourceVersion": stack.metadata.resource_version,
+        "uid": stack.metadata.uid,
+        "finalizers": finalizers,
+    }});
+    let parameters = PatchParams {
+        field_manager: Some(names::MANAGED_BY.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch_metadata(names::STACK_NAME, &parameters, &Patch::Merge(patch))
+        .await
+        .map(|_| ())
+}
+
+/// Whether the operator's namespace is on its way out.
+pub async fn namespace_ends(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    Ok(api
+        .get_metadata_opt(namespace)
+        .await?
+        .is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
+}
+
+/// The operator's namespace is being deleted, and with it the operator: what it leaves behind elsewhere goes, and the
+/// stack is let go so that it is not stuck without anybody who finalizes it.
+pub async fn leave(client: &Client, namespace: &str) -> Result<(), FinalizeError> {
+    remove(client, namespace, Extent::OutsideNamespace).await?;
+    release(client).await?;
+    say_so(client, namespace).await
+}
+
+/// Nobody keeps the status of a stack that stays behind: it must not go on saying that all is well.
+async fn say_so(client: &Client, namespace: &str) -> Result<(), FinalizeError> {
+    const REASON: &str = "OperatorGone";
+    let api: Api<MetricsStack> = Api::all(client.clone());
+    let Some(stack) = api
+        .get_opt(names::STACK_NAME)
+        .await
+        .map_err(FinalizeError::Tell)?
+    else {
+        return Ok(());
+    };
+    let mut conditions = stack.status.iter().flat_map(|status| &status.conditions);
+    if conditions.any(|condition| condition.reason == REASON) {
+        return Ok(());
+    }
+    let now = Timestamp::now();
+    let condition = Condition {
+        type_: "Ready".to_owned(),
+        status: "False".to_owned(),
+        reason: REASON.to_owned(),
+        message: format!(
+            "the operator's namespace {namespace} was deleted, and with it everything of this stack: install the \
+             operator again, or delete the stack"
+        ),
+        observed_generation: stack.metadata.generation,
+        last_transition_time: Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
+    };
+    let patch = json!({
+        "apiVersion": format!("{}/v1alpha1", names::STACK_GROUP),
+        "kind": "MetricsStack",
+        "metadata": {"name": names::STACK_NAME},
+        "status": {"conditions": [condition]},
+    });
+    let parameters = PatchParams::apply(names::MANAGED_BY).force();
+    match api
+        .patch_status(names::STACK_NAME, &parameters, &Patch::Apply(patch))
+        .await
+    {
+        Err(error) if !cluster::is_not_found(&error) => Err(FinalizeError::Tell(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

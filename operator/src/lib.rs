@@ -1,0 +1,29 @@
+//! Reconciles `MetricsStack`: one resource gives a cluster the Metrics API.
+//!
+//! The steps of a reconcile are the modules of that name: [`observe`], [`plan`], [`desired`], [`apply`], [`verify`],
+//! [`diagnose`], [`status`]. Those that compute take no client and no clock: time is an argument.
+
+pub mod api;
+pub mod apply;
+pub mod certificates;
+pub mod cluster;
+pub mod controller;
+pub mod delete_stack;
+pub mod desired;
+pub mod diagnose;
+mod drift;
+pub mod events;
+#[cfg(test)]
+mod fake;
+pub mod finalize;
+mod kinds;
+pub mod kubelets;
+pub mod metrics;
+pub mod observe;
+mod ownership;
+pub mod plan;
+pub mod reconcile;
+mod restart;
+pub mod status;
+pub mod verify;
+mod watches;

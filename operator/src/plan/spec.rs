@@ -1,0 +1,206 @@
+//! From the fields of a spec to those of a plan: defaults filled, everything checked.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{
+    Environment, KubeletPlan, MetricsApiPlan, Placement, Problem, ca_bundle, labels, scheduling, sizing,
+};
+use crate::api::{
+    AddressType, CertificatesSpec, ImagePullPolicy, KubeletSpec, KubeletTlsSpec, LogFormat, LogLevel,
+    MetricsApiSpec, ResourcesSpec, TlsMode,
+};
+use crate::certificates::Lifetimes;
+use crate::observe::Observed;
+
+const DEFAULT_REPLICAS: i32 = 2;
+const DEFAULT_RESOLUTION: Duration = Duration::from_secs(15);
+const DEFAULT_PRIORITY_CLASS: &str = "system-cluster-critical";
+const DEFAULT_CA_VALIDITY: Duration = Duration::from_hours(87_600);
+const DEFAULT_LEAF_VALIDITY: Duration = Duration::from_hours(2_160);
+const DEFAULT_ADDRESS_TYPES: [AddressType; 5] = [
+    AddressType::InternalIp,
+    AddressType::Hostname,
+    AddressType::InternalDns,
+    AddressType::ExternalDns,
+    AddressType::ExternalIp,
+];
+
+pub(super) fn metrics_api(
+    spec: MetricsApiSpec,
+    observed: &Observed,
+    environment: &Environment,
+    problems: &mut Vec<Problem>,
+) -> MetricsApiPlan {
+    let MetricsApiSpec {
+        image,
+        image_pull_policy,
+        image_pull_secrets,
+        replicas,
+        resources,
+        resolution,
+        node_selector,
+        tolerations,
+        affinity,
+        priority_class_name,
+        log_level,
+        log_format,
+    } = spec;
+    let mut node_selector = selector("spec.metricsApi.nodeSelector", node_selector, problems);
+    // The image is for Linux: a node of another system could never run it.
+    node_selector.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
+    let tolerations = tolerations.unwrap_or_else(scheduling::default_tolerations);
+    let able = scheduling::able_nodes(&observed.nodes, &node_selector, &tolerations, affinity.as_ref());
+    let replicas = replicas.unwrap_or(if able == 1 { 1 } else { DEFAULT_REPLICAS });
+    let placement = match affinity {
+        Some(affinity) => Placement::Custom(Box::new(affinity)),
+        // A rule that cannot be kept would leave a replica pending for ever.
+        None if replicas > 1 && usize::try_from(replicas).is_ok_and(|replicas| replicas <= able) => {
+            Placement::Apart
+        }
+        None => Placement::PreferApart,
+    };
+    let resolution = duration(
+        "spec.metricsApi.resolution",
+        resolution.as_deref(),
+        DEFAULT_RESOLUTION,
+        Duration::from_secs(10)..=Duration::from_mins(5),
+        "a duration from 10s to 5m, such as \"15s\"",
+        problems,
+    );
+    MetricsApiPlan {
+        image: image.unwrap_or_else(|| environment.image.clone()),
+        image_pull_policy: image_pull_policy.unwrap_or(ImagePullPolicy::IfNotPresent),
+        image_pull_secrets: image_pull_secrets
+            .unwrap_or_default()
+            .into_iter()
+            .map(|secret| secret.name)
+            .collect(),
+        replicas,
+        resources: resources.map_or_else(
+            || sizing::requests(observed.nodes.len(), observed.deployment.as_ref()),
+            given_resources,
+        ),
+        resolution,
+        node_selector,
+        tolerations,
+        placement,
+        priority_class_name: priority_class_name.unwrap_or_else(|| DEFAULT_PRIORITY_CLASS.to_owned()),
+        log_level: log_level.unwrap_or(LogLevel::Info),
+        log_format: log_format.unwrap_or(LogFormat::Text),
+    }
+}
+
+fn given_resources(ResourcesSpec { requests, limits }: ResourcesSpec) -> ResourceRequirements {
+    let quantities = |map: BTreeMap<String, IntOrString>| {
+        map.into_iter()
+            .map(|(name, value)| {
+                let value = match value {
+                    IntOrString::Int(number) => number.to_string(),
+                    IntOrString::String(text) => text,
+                };
+                (name, Quantity(value))
+            })
+            .collect()
+    };
+    ResourceRequirements {
+        requests: requests.map(quantities),
+        limits: limits.map(quantities),
+        claims: None,
+    }
+}
+
+pub(super) fn kubelet(spec: KubeletSpec, problems: &mut Vec<Problem>) -> KubeletPlan {
+    let KubeletSpec {
+        address_types,
+        node_selector,
+        tls,
+    } = spec;
+    let KubeletTlsSpec { mode, ca_bundle } = tls.unwrap_or_default();
+    let ca_bundle = ca_bundle.map(|bundle| bundle.inline);
+    if let Some(found) = ca_bundle.as_deref().and_then(ca_bundle::fault) {
+        problems.push(Problem {
+            field: "spec.kubelet.tls.caBundle.inline",
+            found,
+            expected: "one or more PEM certificates (\"-----BEGIN CERTIFICATE-----\") and nothing secret",
+        });
+    }
+    KubeletPlan {
+        address_types: address_types.unwrap_or_else(|| DEFAULT_ADDRESS_TYPES.to_vec()),
+        node_selector: selector("spec.kubelet.nodeSelector", node_selector, problems),
+        tls_mode: mode.unwrap_or(TlsMode::Auto),
+        ca_bundle,
+    }
+}
+
+fn selector(
+    field: &'static str,
+    given: Option<BTreeMap<String, String>>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, String> {
+    let labels = given.unwrap_or_default();
+    if let Some(found) = labels::fault(&labels) {
+        problems.push(Problem {
+            field,
+            found,
+            expected: "labels: names and values of up to 63 letters, digits, '-', '_' and '.', such as \"pool\": \"a\"",
+        });
+    }
+    labels
+}
+
+pub(super) fn lifetimes(spec: &CertificatesSpec, problems: &mut Vec<Problem>) -> Lifetimes {
+    let CertificatesSpec {
+        ca_validity,
+        leaf_validity,
+    } = spec;
+    let longest = DEFAULT_CA_VALIDITY;
+    Lifetimes {
+        ca: duration(
+            "spec.certificates.caValidity",
+            ca_validity.as_deref(),
+            DEFAULT_CA_VALIDITY,
+            Duration::from_hours(1)..=longest,
+            "a duration from 1h to 87600h, such as \"8760h\"",
+            problems,
+        ),
+        leaf: duration(
+            "spec.certificates.leafValidity",
+            leaf_validity.as_deref(),
+            DEFAULT_LEAF_VALIDITY,
+            Duration::from_mins(10)..=longest,
+            "a duration from 10m to 87600h, such as \"2160h\"",
+            problems,
+        ),
+    }
+}
+
+/// The schema bounds durations too, but an older one may be installed.
+fn duration(
+    field: &'static str,
+    text: Option<&str>,
+    default: Duration,
+    bounds: std::ops::RangeInclusive<Duration>,
+    expected: &'static str,
+    problems: &mut Vec<Problem>,
+) -> Duration {
+    let Some(text) = text else { return default };
+    let parsed = text
+        .parse::<kube::core::Duration>()
+        .ok()
+        .filter(|parsed| !parsed.is_negative())
+        .map(Duration::from)
+        .filter(|parsed| bounds.contains(parsed));
+    parsed.unwrap_or_else(|| {
+        problems.push(Problem {
+            field,
+            found: format!("found {text:?}"),
+            expected,
+        });
+        default
+    })
+}

@@ -1,0 +1,139 @@
+//! What a plan is made of.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
+
+use crate::api::{AddressType, ImagePullPolicy, LogFormat, LogLevel, TlsMode};
+use crate::certificates::Certificates;
+
+/// What shall be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Namespace of everything that has one.
+    pub namespace: String,
+    /// The Deployment.
+    pub metrics_api: MetricsApiPlan,
+    /// What metrics-api is told about kubelets.
+    pub kubelet: KubeletPlan,
+    /// The certificates, made or kept.
+    pub certificates: Certificates,
+    /// Which certificates are new, and why: `metrics-api-ca: there is none`.
+    pub renewed: Vec<String>,
+    /// Whether the `APIServices` are due.
+    pub registration: Registration,
+    /// When a certificate falls due: the next reconcile at the latest.
+    pub next_check: Timestamp,
+}
+
+/// See [`Plan::metrics_api`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricsApiPlan {
+    /// Image.
+    pub image: String,
+    /// When it is pulled.
+    pub image_pull_policy: ImagePullPolicy,
+    /// Names of Secrets with credentials.
+    pub image_pull_secrets: Vec<String>,
+    /// Replicas.
+    pub replicas: i32,
+    /// CPU and memory.
+    pub resources: ResourceRequirements,
+    /// Time between scrapes of a kubelet.
+    pub resolution: Duration,
+    /// Labels of nodes, complete.
+    pub node_selector: BTreeMap<String, String>,
+    /// Tolerated taints.
+    pub tolerations: Vec<Toleration>,
+    /// Where replicas go.
+    pub placement: Placement,
+    /// Priority class.
+    pub priority_class_name: String,
+    /// Log level.
+    pub log_level: LogLevel,
+    /// Log format.
+    pub log_format: LogFormat,
+}
+
+/// Where replicas go.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Placement {
+    /// As the stack says.
+    Custom(Box<Affinity>),
+    /// Never two on one node.
+    Apart,
+    /// On different nodes as far as there are any.
+    PreferApart,
+}
+
+/// See [`Plan::kubelet`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubeletPlan {
+    /// Types of addresses, the best first.
+    pub address_types: Vec<AddressType>,
+    /// Labels of the nodes to scrape; empty: all.
+    pub node_selector: BTreeMap<String, String>,
+    /// How certificates are judged.
+    pub tls_mode: TlsMode,
+    /// Authorities instead of the cluster's, PEM.
+    pub ca_bundle: Option<String>,
+}
+
+/// Whether the `APIServices` are due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// They shall be there.
+    Register,
+    /// Not before an endpoint is ready.
+    AwaitEndpoint,
+    /// Not while these belong to somebody else; none of the group then.
+    Withheld(Vec<ForeignApiService>),
+}
+
+/// An `APIService` of the group that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignApiService {
+    /// Its name.
+    pub name: String,
+    /// The Service it points at, as `namespace/name`, or `Local`.
+    pub service: String,
+}
+
+/// Why there is no plan. What runs is left as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The spec asks for what cannot be.
+    #[error("{}", join(.0))]
+    InvalidSpec(Vec<Problem>),
+    /// No certificate could be made.
+    #[error("{0}")]
+    Certificates(String),
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Its path.
+    pub field: &'static str,
+    /// What it holds, in words.
+    pub found: String,
+    /// What it may hold.
+    pub expected: &'static str,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; expected {}", self.field, self.found, self.expected)
+    }
+}
+
+fn join(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(". ")
+}

@@ -1,0 +1,291 @@
+//! One turn: observe, plan, desired, apply, verify, diagnose, status.
+
+use std::time::Duration;
+
+use contract::names;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::api::{MetricsStack, MetricsStackStatus};
+use crate::apply::{Applied, Applier};
+use crate::desired::{self, Objects};
+use crate::events::Publisher;
+use crate::finalize::{self, Extent, FinalizeError};
+use crate::metrics::Metrics;
+use crate::observe::{ObserveError, Observed, Observer, Read};
+use crate::plan::{self, Environment, Plan, Refusal, Registration};
+use crate::{cluster, diagnose, kubelets, restart, status, verify};
+
+/// Time between turns when all is well: metrics are read, kubelets looked at, and objects compared that often.
+const QUIET: Duration = Duration::from_secs(30);
+/// The shortest time between turns while something is not as it shall be.
+const EAGER: Duration = Duration::from_secs(2);
+/// Time that kube-aggregator gets to find out about a new APIService before the first read counts as failed.
+const REGISTERED: Duration = Duration::from_secs(10);
+/// Pause between reads until then.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Why a turn ended early. It is done again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReconcileError {
+    /// Something could not be read.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// The stack could not be read or written.
+    #[error("failed to {action} MetricsStack {}: {}", names::STACK_NAME, cluster::describe(.source))]
+    Stack {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: kube::Error,
+    },
+    /// The stack is being deleted, and something of it stays.
+    #[error(transparent)]
+    Finalize(#[from] FinalizeError),
+}
+
+/// Does turns.
+pub struct Reconciler {
+    client: Client,
+    environment: Environment,
+    observer: Observer,
+    applier: Applier,
+    publisher: Publisher,
+    metrics: Metrics,
+    /// The certificate authority's Secret as it was last written or found good. With this, one that is deleted or
+    /// spoilt comes back as it was; a new one would leave metrics-api with a certificate that nobody trusts until
+    /// kubelet has brought it another.
+    authority: Option<Secret>,
+    /// Since when something is not as it shall be.
+    unready: Option<Instant>,
+}
+
+impl Reconciler {
+    /// `instance` is the name of this Pod.
+    #[must_use]
+    pub fn new(
+        client: &Client,
+        environment: Environment,
+        reports: kubelets::Reader,
+        instance: &str,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            observer: Observer::new(client.clone(), &environment.namespace, reports),
+            applier: Applier::new(client.clone(), &environment.namespace),
+            publisher: Publisher::new(client.clone(), instance),
+            client: client.clone(),
+            environment,
+            metrics,
+            authority: None,
+            unready: None,
+        }
+    }
+
+    /// One turn. Returns how long the next one can wait if nothing happens.
+    pub async fn reconcile(&mut self) -> Result<Duration, ReconcileError> {
+        let api: Api<MetricsStack> = Api::all(self.client.clone());
+        let stack = api.get_opt(names::STACK_NAME).await.map_err(on_stack("read"))?;
+        let Some(stack) = stack else {
+            self.unready = None;
+            self.authority = None;
+            return Ok(QUIET);
+        };
+        if stack.metadata.deletion_timestamp.is_some() {
+            if finalize::holds(&stack) {
+                tracing::info!("the stack is being deleted: removing what is ours, the registration first");
+                if let Err(error) = self.finalize().await {
+                    self.publisher.still_there(&stack, &error.to_string()).await;
+                    return Err(error.into());
+                }
+                // Another stack gets another one.
+                self.authority = None;
+                tracing::info!("the stack and everything of it is gone");
+            }
+            return Ok(QUIET);
+        }
+        if !finalize::holds(&stack) {
+            // First of all: from here on there is something to clean up.
+            finalize::hold(&self.client, &stack)
+                .await
+                .map_err(on_stack("add the finalizer to"))?;
+        }
+        let (status, next_check) = Box::pin(self.turn(&stack)).await?;
+        Ok(self.wait(&status, next_check))
+    }
+
+    async fn finalize(&self) -> Result<(), FinalizeError> {
+        finalize::remove(&self.client, &self.environment.namespace, Extent::Everything).await?;
+        finalize::release(&self.client).await
+    }
+
+    async fn turn(
+        &mut self,
+        stack: &MetricsStack,
+    ) -> Result<(MetricsStackStatus, Option<Timestamp>), ReconcileError> {
+        let mut observed = Box::pin(self.observer.observe()).await?;
+        self.recall_authority(&mut observed);
+        let now = Timestamp::now();
+        let outcome = plan::plan(stack, &observed, &self.environment, now);
+        let applied = match &outcome {
+            Ok(plan) => {
+                let objects = desired::objects(plan);
+                let applied = self.applier.apply(&objects).await;
+                if applied.authority {
+                    self.authority = authority(&objects);
+                }
+                if applied.errors.is_empty() && applied.conflicts.is_empty() {
+                    for certificate in &plan.renewed {
+                        tracing::info!(certificate, "a certificate was made");
+                    }
+                }
+                applied
+            }
+            // What runs is left as it is.
+            Err(_) => Applied::default(),
+        };
+        self.metrics.writes.inc_by(applied.writes);
+        if outcome.is_ok() {
+            self.restart(&observed).await;
+        }
+        observed.read = self.verify(&outcome, &observed, &applied).await;
+        // Now with what kube-aggregator says of what was just written.
+        if let Ok(api_services) = cluster::api_services(&self.client).await {
+            observed.api_services = api_services;
+        }
+        observed.conflicts = applied.conflicts;
+        observed.apply_error = (!applied.errors.is_empty()).then(|| applied.errors.join(". "));
+
+        let outcome = outcome.as_ref();
+        let status = status::status(
+            stack.status.as_ref(),
+            stack.metadata.generation,
+            &observed,
+            outcome,
+            Timestamp::now(),
+        );
+        if stack.status.as_ref() != Some(&status) {
+            self.write(&status).await?;
+            self.publisher
+                .publish(stack, &status, &diagnose::findings(&observed, outcome))
+                .await;
+        }
+        Ok((status, outcome.ok().map(|plan| plan.next_check)))
+    }
+
+    fn recall_authority(&self, observed: &mut Observed) {
+        let Some(known) = &self.authority else {
+            return;
+        };
+        if observed
+            .ca_secret
+            .as_ref()
+            .is_none_or(|secret| secret.data != known.data)
+        {
+            tracing::info!(
+                secret = names::CA_SECRET,
+                "it was deleted or changed, and comes back as it was"
+            );
+            observed.ca_secret = Some(known.clone());
+        }
+    }
+
+    async fn restart(&self, observed: &Observed) {
+        let namespace = &self.environment.namespace;
+        let deployment = observed.deployment.as_ref();
+        match restart::for_new_account(&self.client, namespace, deployment, &observed.pods).await {
+            Ok(restarted) => {
+                self.metrics.writes.inc_by(u64::from(restarted));
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = cluster::describe(&error),
+                    "failed to start metrics-api again; it is tried again"
+                );
+            }
+        }
+    }
+
+    async fn verify(&self, outcome: &Result<Plan, Refusal>, observed: &Observed, applied: &Applied) -> Read {
+        let due = match outcome {
+            Ok(plan) => plan.registration == Registration::Register,
+            Err(_) => {
+                !observed.api_services.is_empty()
+                    && observed
+                        .api_services
+                        .iter()
+                        .all(|service| desired::ours(&service.metadata))
+            }
+        };
+        if !due {
+            return Read::NotTried;
+        }
+        let deadline = Instant::now() + REGISTERED;
+        loop {
+            let read = verify::read(&self.client).await;
+            if read == Read::Succeeded || !applied.registered || Instant::now() >= deadline {
+                return read;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn write(&self, status: &MetricsStackStatus) -> Result<(), ReconcileError> {
+        let api: Api<MetricsStack> = Api::all(self.client.clone());
+        let patch = json!({
+            "apiVersion": format!("{}/v1alpha1", names::STACK_GROUP),
+            "kind": "MetricsStack",
+            "metadata": {"name": names::STACK_NAME},
+            "status": status,
+        });
+        let parameters = PatchParams::apply(names::MANAGED_BY).force();
+        match api
+            .patch_status(names::STACK_NAME, &parameters, &Patch::Apply(patch))
+            .await
+        {
+            Ok(_) => Ok(()),
+            // Deleted in between.
+            Err(error) if cluster::is_not_found(&error) => Ok(()),
+            Err(source) => Err(on_stack("write the status of")(source)),
+        }
+    }
+
+    /// Eager while something is wrong, less so the longer it lasts, and in time for the next certificate.
+    fn wait(&mut self, status: &MetricsStackStatus, next_check: Option<Timestamp>) -> Duration {
+        let ready = status
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let wait = if ready {
+            self.unready = None;
+            QUIET
+        } else {
+            let since = *self.unready.get_or_insert_with(Instant::now);
+            (since.elapsed() / 10).clamp(EAGER, QUIET)
+        };
+        let due = next_check.map_or(QUIET, |at| {
+            Duration::try_from(at.duration_since(Timestamp::now()))
+                .unwrap_or(Duration::ZERO)
+                .max(EAGER)
+        });
+        wait.min(due)
+    }
+}
+
+/// The certificate authority's Secret.
+fn authority(objects: &Objects) -> Option<Secret> {
+    let secret = objects.base.iter().find(|object| object.is_authority())?;
+    secret.object.clone().try_parse().ok()
+}
+
+fn on_stack(action: &'static str) -> impl FnOnce(kube::Error) -> ReconcileError {
+    move |source| ReconcileError::Stack { action, source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,287 @@
+use kube::Config;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fake::{Fake, status};
+
+const STACK: &str = "/apis/metricsstack.dev/v1alpha1/metricsstacks/default";
+const APISERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices/metrics-api-1";
+const CA: &str = "/api/v1/namespaces/ns/secrets/metrics-api-ca";
+
+fn cluster(spec: &Value) -> (Fake, Reconciler) {
+    let fake = Fake::default();
+    fake.put(
+        STACK,
+        json!({"apiVersion": "metricsstack.dev/v1alpha1", "kind": "MetricsStack", "spec": spec,
+            "metadata": {"name": "default", "generation": 1}}),
+    );
+    let config = Config::new("https://127.0.0.1:1".parse().unwrap());
+    let environment = Environment {
+        namespace: "ns".to_owned(),
+        image: "image".to_owned(),
+    };
+    let reports = kubelets::Reader::new(&config, "ns");
+    let reconciler = Reconciler::new(&fake.client(), environment, reports, "pod", Metrics::default());
+    (fake, reconciler)
+}
+
+fn endpoint_is_ready(fake: &Fake) {
+    fake.put(
+        SLICE,
+        json!({"metadata": {"name": "metrics-api-1", "labels": {"kubernetes.io/service-name": "metrics-api"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": true}}]}),
+    );
+    for version in names::METRICS_VERSIONS {
+        let list = json!({"kind": "NodeMetricsList", "apiVersion": format!("metrics.k8s.io/{version}"), "items": [{}]});
+        fake.always(&format!("GET /apis/metrics.k8s.io/{version}/nodes"), 200, list);
+    }
+}
+
+fn condition(fake: &Fake, type_: &str) -> (String, String) {
+    let status = fake.get(STACK).unwrap()["status"].clone();
+    let conditions = status["conditions"].as_array().unwrap();
+    let found = conditions
+        .iter()
+        .find(|condition| condition["type"] == type_)
+        .unwrap();
+    (
+        found["status"].as_str().unwrap().to_owned(),
+        found["reason"].as_str().unwrap().to_owned(),
+    )
+}
+
+fn registrations(writes: &[String]) -> Vec<&str> {
+    writes
+        .iter()
+        .filter(|write| write.contains(APISERVICES))
+        .map(String::as_str)
+        .collect()
+}
+
+#[tokio::test]
+async fn without_a_stack_nothing_is_written() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    fake.remove(STACK);
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(fake.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn from_an_empty_cluster_to_a_quiet_one() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    let wait = reconciler.reconcile().await.unwrap();
+    assert_eq!(wait, EAGER);
+    let writes = fake.writes();
+    assert_eq!(writes[0], format!("PATCH {STACK}"), "the finalizer comes first");
+    assert_eq!(
+        fake.get(STACK).unwrap()["metadata"]["finalizers"],
+        json!([cluster::FINALIZER])
+    );
+    assert_eq!(registrations(&writes), [""; 0], "no endpoint is ready");
+    assert_eq!(condition(&fake, "Ready").0, "False");
+    assert_eq!(condition(&fake, "CertificatesReady").0, "True");
+    let ca = fake.get(CA).unwrap();
+
+    endpoint_is_ready(&fake);
+    reconciler.reconcile().await.unwrap();
+    let writes = fake.writes();
+    assert_eq!(registrations(&writes).len(), 2);
+    assert_eq!(
+        condition(&fake, "Available"),
+        ("True".to_owned(), "Read".to_owned())
+    );
+    assert_eq!(fake.get(CA).unwrap()["data"], ca["data"], "the authority is kept");
+
+    reconciler.reconcile().await.unwrap();
+    fake.writes();
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(fake.writes(), [""; 0], "nothing changed, so nothing is written");
+}
+
+#[tokio::test]
+async fn an_unreadable_secret_is_not_an_absent_one() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    fake.always(
+        &format!("GET {CA}"),
+        403,
+        status(403, "Forbidden", "secrets is forbidden"),
+    );
+    let error = reconciler.reconcile().await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "failed to read the certificate authority's Secret: secrets is forbidden (403)"
+    );
+    assert_eq!(fake.writes(), [format!("PATCH {STACK}")], "only the finalizer");
+}
+
+#[tokio::test]
+async fn a_version_of_somebody_else_is_left_alone_and_named() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    endpoint_is_ready(&fake);
+    fake.put(
+        &format!("{APISERVICES}/v1beta1.metrics.k8s.io"),
+        json!({"metadata": {"name": "v1beta1.metrics.k8s.io", "labels": {"k8s-app": "metrics-server"}},
+            "spec": {"service": {"namespace": "kube-system", "name": "metrics-server"},
+                "groupPriorityMinimum": 100, "versionPriority": 100}}),
+    );
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(registrations(&fake.writes()), [""; 0]);
+    assert_eq!(condition(&fake, "Available").0, "False");
+    let status = fake.get(STACK).unwrap()["status"].to_string();
+    assert!(status.contains("kube-system/metrics-server"), "{status}");
+}
+
+#[tokio::test]
+async fn a_refused_spec_leaves_what_runs_and_says_why() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    endpoint_is_ready(&fake);
+    reconciler.reconcile().await.unwrap();
+    let mut stack = fake.get(STACK).unwrap();
+    stack["spec"] = json!({"kubelet": {"tls": {"caBundle": {"inline": "no certificate"}}}});
+    fake.put(STACK, stack);
+    fake.writes();
+    reconciler.reconcile().await.unwrap();
+    let writes = fake.writes();
+    assert!(
+        writes
+            .iter()
+            .all(|write| write.starts_with("POST ") || write == &format!("PATCH {STACK}/status")),
+        "{writes:?}"
+    );
+    assert_eq!(
+        condition(&fake, "Ready"),
+        ("False".to_owned(), "InvalidSpec".to_owned())
+    );
+    assert_eq!(
+        condition(&fake, "Available").0,
+        "True",
+        "what ran before still answers"
+    );
+    let status = fake.get(STACK).unwrap()["status"].to_string();
+    assert!(status.contains("spec.kubelet.tls.caBundle"), "{status}");
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_becomes_a_finding_with_field_and_message() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    let message = "Deployment.apps \"metrics-api\" is invalid: spec.template.spec.containers[0].resources.requests: \
+                   Invalid value: \"2\": must be less than or equal to cpu limit of 1";
+    fake.always(
+        "PATCH /apis/apps/v1/namespaces/ns/deployments/metrics-api",
+        422,
+        status(422, "Invalid", message),
+    );
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(condition(&fake, "Ready").0, "False");
+    let findings = fake.get(STACK).unwrap()["status"]["findings"].to_string();
+    assert!(
+        findings.contains("resources.requests") && findings.contains("less than or equal"),
+        "{findings}"
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_stack_is_let_go_when_everything_is_gone() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    endpoint_is_ready(&fake);
+    reconciler.reconcile().await.unwrap();
+    fake.writes();
+    let mut stack = fake.get(STACK).unwrap();
+    stack["metadata"]["deletionTimestamp"] = json!("2026-11-24T00:00:00Z");
+    stack["metadata"]["finalizers"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!("foregroundDeletion"));
+    fake.put(STACK, stack);
+    for version in names::METRICS_VERSIONS {
+        fake.always(
+            &format!("GET /apis/metrics.k8s.io/{version}"),
+            404,
+            status(404, "NotFound", "no"),
+        );
+    }
+    reconciler.reconcile().await.unwrap();
+    let writes = fake.writes();
+    assert!(
+        writes[..2].iter().all(|write| write.contains(APISERVICES)),
+        "{writes:?}"
+    );
+    assert_eq!(writes.last().unwrap(), &format!("PATCH {STACK}"));
+    assert_eq!(
+        fake.get(STACK).unwrap()["metadata"]["finalizers"],
+        json!(["foregroundDeletion"])
+    );
+    assert!(fake.get(CA).is_none());
+    // It is the garbage collector's now.
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(fake.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_deleted_or_spoilt_authority_comes_back_as_it_was() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    reconciler.reconcile().await.unwrap();
+    let ca = fake.get(CA).unwrap();
+    fake.remove(CA);
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(fake.get(CA).unwrap()["data"], ca["data"]);
+    let mut spoilt = ca.clone();
+    spoilt["data"]["tls.crt"] = json!("eHg=");
+    fake.put(CA, spoilt);
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(fake.get(CA).unwrap()["data"], ca["data"]);
+}
+
+#[tokio::test]
+async fn certificates_that_cannot_be_kept_are_not_told_of_and_do_not_change_from_turn_to_turn() {
+    for name in ["metrics-api-ca", "metrics-api-serving"] {
+        let (fake, mut reconciler) = cluster(&json!({}));
+        let path = format!("/api/v1/namespaces/ns/secrets/{name}");
+        fake.put(
+            &path,
+            json!({"metadata": {"name": name}, "data": {"tls.crt": "eA=="}}),
+        );
+        reconciler.reconcile().await.unwrap();
+        let found = condition(&fake, "CertificatesReady");
+        assert_eq!(found, ("False".to_owned(), "ObjectConflict".to_owned()), "{name}");
+        assert!(fake.get(STACK).unwrap()["status"].get("certificates").is_none());
+        assert!(fake.get(&path).unwrap()["metadata"].get("labels").is_none());
+        fake.writes();
+        reconciler.reconcile().await.unwrap();
+        assert_eq!(fake.writes(), [""; 0], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn another_stack_gets_another_authority() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    reconciler.reconcile().await.unwrap();
+    let first = fake.get(CA).unwrap()["data"]["tls.key"].clone();
+    let stack = fake.get(STACK).unwrap();
+    fake.remove(STACK);
+    fake.remove(CA);
+    reconciler.reconcile().await.unwrap();
+    fake.put(STACK, stack);
+    reconciler.reconcile().await.unwrap();
+    assert_ne!(fake.get(CA).unwrap()["data"]["tls.key"], first);
+}
+
+#[tokio::test]
+async fn why_a_deleted_stack_is_still_there_is_an_event() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    reconciler.reconcile().await.unwrap();
+    let mut stack = fake.get(STACK).unwrap();
+    stack["metadata"]["deletionTimestamp"] = json!("2026-11-24T00:00:00Z");
+    fake.put(STACK, stack);
+    fake.always(&format!("DELETE {CA}"), 403, status(403, "Forbidden", "no right"));
+    fake.writes();
+    assert!(reconciler.reconcile().await.is_err());
+    let writes = fake.writes();
+    assert!(
+        writes.last().unwrap().ends_with("/namespaces/default/events"),
+        "{writes:?}"
+    );
+    assert!(fake.get(STACK).is_some());
+}

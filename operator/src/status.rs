@@ -1,0 +1,160 @@
+//! From everything observed to what a `MetricsStack` says about itself. Equal to the previous status when nothing
+//! changed, so that no write leads to the next.
+
+mod conditions;
+
+use contract::names;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
+
+use crate::api::{
+    AggregationStatus, ApiServiceStatus, CertificateStatus, FailingKubelets, FindingStatus, KubeletsStatus,
+    MetricsStackStatus,
+};
+use crate::certificates::KeyPair;
+use crate::desired;
+use crate::diagnose::{self, Finding, Kubelets};
+use crate::observe::Observed;
+use crate::plan::{self, Plan, Refusal};
+
+/// Most findings that are kept: the rest is more of the same.
+const MAX_FINDINGS: usize = 20;
+/// Longest text of a condition or finding, in characters. Kubernetes takes 32768 bytes in a condition.
+const MAX_TEXT: usize = 2000;
+
+/// The status after a reconcile.
+#[must_use]
+pub fn status(
+    previous: Option<&MetricsStackStatus>,
+    generation: Option<i64>,
+    observed: &Observed,
+    outcome: Result<&Plan, &Refusal>,
+    now: Timestamp,
+) -> MetricsStackStatus {
+    let findings = diagnose::findings(observed, outcome);
+    let kubelets = diagnose::survey(observed, outcome.ok());
+    // What is made but not kept is made anew in the next turn: it is nothing to tell of.
+    let kept = outcome.is_ok_and(|plan| plan.renewed.is_empty())
+        || (observed.conflicts.is_empty() && observed.apply_error.is_none());
+    let certificates = certificates(previous, outcome.ok().filter(|_| kept));
+    let judged = [
+        conditions::aggregation(&findings),
+        conditions::certificates_ready(outcome, &certificates, kept, &findings),
+        conditions::metrics_api_ready(observed, outcome, &findings),
+        conditions::kubelets_reachable(&kubelets),
+        conditions::available(observed, outcome),
+    ];
+    let ready = conditions::ready(&judged, &findings, &kubelets);
+    let degraded = conditions::degraded(&findings);
+    let conditions = [ready].into_iter().chain(judged).chain([degraded]);
+    MetricsStackStatus {
+        observed_generation: generation,
+        conditions: conditions
+            .map(|judged| judged.into_condition(previous, generation, now))
+            .collect(),
+        findings: findings.iter().take(MAX_FINDINGS).map(finding_status).collect(),
+        aggregation: observed
+            .authentication
+            .as_ref()
+            .map(|config_map| AggregationStatus {
+                allowed_names: diagnose::allowed_names(Some(config_map)),
+            }),
+        api_services: api_services(observed),
+        next_certificate_expiry: certificates
+            .iter()
+            .map(|certificate| certificate.not_after.clone())
+            .min(),
+        certificates,
+        kubelets: Some(kubelets_status(previous, &kubelets)),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    if text.chars().count() <= MAX_TEXT {
+        return text.to_owned();
+    }
+    text.chars().take(MAX_TEXT - 1).chain(['…']).collect()
+}
+
+fn finding_status(finding: &Finding) -> FindingStatus {
+    FindingStatus {
+        reason: finding.reason.name(),
+        message: shorten(&finding.message()),
+        remedy: finding.remedy().to_owned(),
+    }
+}
+
+/// Without a plan the certificates are as they were.
+fn certificates(previous: Option<&MetricsStackStatus>, plan: Option<&Plan>) -> Vec<CertificateStatus> {
+    let Some(plan) = plan else {
+        return previous
+            .map(|previous| previous.certificates.clone())
+            .unwrap_or_default();
+    };
+    let of = |name: &str, pair: &KeyPair| CertificateStatus {
+        name: name.to_owned(),
+        not_after: Time(pair.not_after()),
+        renew_at: Time(pair.renew_at()),
+    };
+    vec![
+        of(names::CA_SECRET, &plan.certificates.ca),
+        of(names::SERVING_SECRET, &plan.certificates.leaf),
+    ]
+}
+
+fn api_services(observed: &Observed) -> Vec<ApiServiceStatus> {
+    let mut services: Vec<_> = observed
+        .api_services
+        .iter()
+        .map(|service| {
+            let (available, reason) = diagnose::available(service);
+            ApiServiceStatus {
+                name: service.name_any(),
+                service: plan::target(service),
+                managed: desired::ours(&service.metadata),
+                available,
+                reason,
+            }
+        })
+        .collect();
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    services
+}
+
+fn kubelets_status(previous: Option<&MetricsStackStatus>, kubelets: &Kubelets) -> KubeletsStatus {
+    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    let before = previous
+        .and_then(|previous| previous.kubelets.as_ref())
+        .map(|kubelets| kubelets.failing.as_slice());
+    KubeletsStatus {
+        summary: format!("{}/{}", kubelets.answering, kubelets.total),
+        total: count(kubelets.total),
+        answering: count(kubelets.answering),
+        pinned: count(kubelets.pinned.len()),
+        failing: kubelets
+            .failing
+            .iter()
+            .map(|group| FailingKubelets {
+                reason: group.class.as_str().to_owned(),
+                count: count(group.nodes.len()),
+                examples: settle(before.unwrap_or_default(), group),
+            })
+            .collect(),
+    }
+}
+
+/// Messages may hold what differs from try to try, such as a local port. While the same nodes fail alike, the first
+/// message stays.
+fn settle(before: &[FailingKubelets], group: &diagnose::FailingGroup) -> Vec<String> {
+    let examples: Vec<_> = group.examples().iter().map(|example| shorten(example)).collect();
+    let node = |example: &String| example.split(':').next().unwrap_or_default().to_owned();
+    let nodes = |examples: &[String]| examples.iter().map(node).collect::<Vec<_>>();
+    before
+        .iter()
+        .find(|old| old.reason == group.class.as_str() && nodes(&old.examples) == nodes(&examples))
+        .map_or(examples, |old| old.examples.clone())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+use contract::report::{ErrorClass, NodeError, NodeReport, NodeState, TlsState};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
+
+use super::*;
+use crate::api::MetricsStack;
+use crate::observe::{NodeFacts, Read, Replica};
+use crate::plan::Environment;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + second).unwrap()
+}
+
+fn planned(spec: &serde_json::Value, observed: &Observed) -> Result<Plan, Refusal> {
+    let stack: MetricsStack = serde_json::from_value(json!({
+        "apiVersion": "metricsstack.dev/v1alpha1",
+        "kind": "MetricsStack",
+        "metadata": {"name": "default"},
+        "spec": spec,
+    }))
+    .unwrap();
+    let environment = Environment {
+        namespace: "ns".to_owned(),
+        image: "image".to_owned(),
+    };
+    plan::plan(&stack, observed, &environment, at(0))
+}
+
+fn node(name: &str, tls: TlsState, error: Option<&str>) -> NodeState {
+    NodeState {
+        name: name.to_owned(),
+        address: None,
+        tls,
+        last_success: error.is_none().then(|| "2026-11-24T05:00:00Z".to_owned()),
+        last_attempt: Some("2026-11-24T05:00:00Z".to_owned()),
+        latency_ms: None,
+        error: error.map(|message| NodeError {
+            class: ErrorClass::Timeout,
+            message: message.to_owned(),
+        }),
+    }
+}
+
+fn replicas(nodes: Vec<NodeState>) -> Vec<Replica> {
+    vec![Replica {
+        pod: "metrics-api-1".to_owned(),
+        report: Ok(NodeReport { nodes }),
+    }]
+}
+
+fn working() -> Observed {
+    let api_service = |version: &str| {
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": format!("{version}.metrics.k8s.io"),
+                "labels": {"app.kubernetes.io/managed-by": "metricsstack-operator"},
+            },
+            "spec": {
+                "groupPriorityMinimum": 100,
+                "versionPriority": 100,
+                "service": {"namespace": "ns", "name": "metrics-api"},
+            },
+            "status": {"conditions": [{"type": "Available", "status": "True", "reason": "Passed"}]},
+        }))
+        .unwrap()
+    };
+    Observed {
+        nodes: ["a", "b"]
+            .map(|name| NodeFacts {
+                name: name.to_owned(),
+                ..NodeFacts::default()
+            })
+            .to_vec(),
+        authentication: serde_json::from_value(json!({"data": {
+            "requestheader-client-ca-file": "-----BEGIN CERTIFICATE-----\n",
+            "requestheader-allowed-names": "[\"front-proxy-client\"]",
+        }}))
+        .unwrap(),
+        deployment: serde_json::from_value(json!({
+            "spec": {"replicas": 2, "selector": {}, "template": {}},
+            "status": {"readyReplicas": 2},
+        }))
+        .unwrap(),
+        ready_endpoints: 2,
+        api_services: vec![api_service("v1beta1"), api_service("v1")],
+        replicas: replicas(vec![
+            node("a", TlsState::Pinned, None),
+            node("b", TlsState::Pinned, None),
+        ]),
+        read: Read::Succeeded,
+        ..Observed::default()
+    }
+}
+
+fn of(spec: &serde_json::Value, observed: &Observed) -> MetricsStackStatus {
+    status(None, Some(7), observed, planned(spec, observed).as_ref(), at(0))
+}
+
+/// Type, status and reason of each condition.
+fn conditions(status: &MetricsStackStatus) -> Vec<String> {
+    status
+        .conditions
+        .iter()
+        .map(|condition| format!("{}={} {}", condition.type_, condition.status, condition.reason))
+        .collect()
+}
+
+fn ready(status: &MetricsStackStatus) -> &Condition {
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
+        .unwrap()
+}
+
+#[test]
+fn a_working_stack() {
+    insta::assert_yaml_snapshot!(of(&json!({}), &working()));
+}
+
+#[test]
+fn a_stack_that_was_just_made() {
+    let observed = Observed {
+        authentication: working().authentication,
+        nodes: working().nodes,
+        ..Observed::default()
+    };
+    insta::assert_yaml_snapshot!(conditions(&of(&json!({}), &observed)));
+}
+
+#[test]
+fn one_sick_node_degrades_and_no_more() {
+    let nodes = vec![
+        node("a", TlsState::Verified, None),
+        node("b", TlsState::Verified, Some("slow")),
+    ];
+    let status = of(
+        &json!({}),
+        &Observed {
+            replicas: replicas(nodes),
+            ..working()
+        },
+    );
+    insta::assert_yaml_snapshot!(conditions(&status));
+    assert_eq!(status.kubelets.unwrap().summary, "1/2");
+}
+
+#[test]
+fn no_kubelet_that_answers_is_not_ready() {
+    let nodes = ["a", "b"]
+        .map(|name| node(name, TlsState::Verified, Some("slow")))
+        .to_vec();
+    let status = of(
+        &json!({}),
+        &Observed {
+            replicas: replicas(nodes),
+            ..working()
+        },
+    );
+    assert_eq!(
+        (ready(&status).status.as_str(), ready(&status).reason.as_str()),
+        ("False", "KubeletTimeout")
+    );
+    assert!(
+        ready(&status).message.contains("firewalls"),
+        "{}",
+        ready(&status).message
+    );
+}
+
+#[test]
+fn a_refused_spec_is_said_while_what_ran_before_is_still_judged() {
+    let before = of(&json!({}), &working());
+    let spec = json!({"kubelet": {"tls": {"caBundle": {"inline": "garbage"}}}});
+    let refusal = planned(&spec, &working());
+    let status = status(Some(&before), Some(8), &working(), refusal.as_ref(), at(60));
+    insta::assert_yaml_snapshot!(conditions(&status));
+    assert!(
+        ready(&status)
+            .message
+            .contains("spec.kubelet.tls.caBundle.inline: found no PEM certificate")
+    );
+    assert_eq!(status.certificates, before.certificates);
+    assert_eq!(status.observed_generation, Some(8));
+}
+
+#[test]
+fn a_foreign_registration_is_not_available_and_listed() {
+    let mut observed = Observed {
+        read: Read::NotTried,
+        ..working()
+    };
+    observed.api_services = vec![
+        serde_json::from_value(json!({
+            "metadata": {"name": "v1beta1.metrics.k8s.io"},
+            "spec": {
+                "groupPriorityMinimum": 100,
+                "versionPriority": 100,
+                "service": {"namespace": "kube-system", "name": "metrics-server"},
+            },
+        }))
+        .unwrap(),
+    ];
+    let status = of(&json!({}), &observed);
+    let available = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Available")
+        .unwrap();
+    assert_eq!(available.reason, "ForeignApiService");
+    assert_eq!(
+        available.message,
+        "v1beta1.metrics.k8s.io points at kube-system/metrics-server"
+    );
+    assert!(!status.api_services[0].managed);
+    assert!(ready(&status).message.contains("kube-system/metrics-server"));
+}
+
+#[test]
+fn nothing_changes_when_nothing_did() {
+    let observed = working();
+    let plan = planned(&json!({}), &observed);
+    let first = status(None, Some(1), &observed, plan.as_ref(), at(0));
+    // As it is read back.
+    let first: MetricsStackStatus = serde_json::from_value(serde_json::to_value(first).unwrap()).unwrap();
+    assert_eq!(
+        status(Some(&first), Some(1), &observed, plan.as_ref(), at(3600)),
+        first
+    );
+}
+
+#[test]
+fn a_transition_is_dated_and_the_others_keep_their_dates() {
+    let plan = planned(&json!({}), &working());
+    let before = status(None, Some(1), &working(), plan.as_ref(), at(0));
+    let failed = Observed {
+        read: Read::Failed {
+            version: "v1".to_owned(),
+            reason: "503".to_owned(),
+        },
+        ..working()
+    };
+    let after = status(Some(&before), Some(1), &failed, plan.as_ref(), at(60));
+    for condition in &after.conditions {
+        let changed = ["Ready", "Available", "Degraded"].contains(&condition.type_.as_str());
+        let expected = if changed { at(60) } else { at(0) };
+        assert_eq!(condition.last_transition_time.0, expected, "{}", condition.type_);
+    }
+}
+
+#[test]
+fn messages_that_differ_from_try_to_try_do_not_change_the_status() {
+    let plan = planned(&json!({}), &working());
+    let slow = |message: &str| Observed {
+        replicas: replicas(vec![
+            node("a", TlsState::Verified, Some(message)),
+            node("b", TlsState::Verified, None),
+        ]),
+        ..working()
+    };
+    let before = status(None, Some(1), &slow("after 10.001 s"), plan.as_ref(), at(0));
+    let after = status(
+        Some(&before),
+        Some(1),
+        &slow("after 10.002 s"),
+        plan.as_ref(),
+        at(15),
+    );
+    assert_eq!(after, before);
+    assert_eq!(after.kubelets.unwrap().failing[0].examples, ["a: after 10.001 s"]);
+}
+
+#[test]
+fn long_texts_are_cut() {
+    let observed = Observed {
+        apply_error: Some("ü".repeat(50_000)),
+        ..working()
+    };
+    let status = of(&json!({}), &observed);
+    let longest = status
+        .conditions
+        .iter()
+        .map(|condition| condition.message.len())
+        .max()
+        .unwrap();
+    assert!(longest < 32_768, "{longest}");
+    assert!(status.findings[0].message.ends_with('…'));
+}

@@ -1,0 +1,184 @@
+//! What wakes the reconcile loop: a change of anything that it makes or depends on. Objects come as metadata, are not
+//! kept, and only say that it is time to look.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use contract::names;
+use futures::StreamExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::api::MetricsStack;
+use crate::cluster::{self, KUBE_SYSTEM};
+use crate::observe;
+
+/// Starts every watch. They end when the set is dropped.
+#[must_use]
+pub(crate) fn start(client: &Client, namespace: &str, wake: &Arc<Notify>) -> JoinSet<()> {
+    let mut watches = Watches {
+        client,
+        namespace,
+        wake,
+        tasks: JoinSet::new(),
+    };
+    let ours = watcher::Config::default().labels(&cluster::our_label());
+    let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+
+    let stacks: Api<PartialObjectMeta<MetricsStack>> = Api::all(client.clone());
+    let stack = watch(stacks, named(names::STACK_NAME), Arc::clone(wake), Wakes::Asked);
+    watches.tasks.spawn(stack);
+    for name in cluster::api_service_names() {
+        // By name: one of somebody else counts too.
+        watches.cluster_wide::<APIService>(named(&name));
+    }
+    watches.cluster_wide::<ClusterRole>(ours.clone());
+    watches.cluster_wide::<ClusterRoleBinding>(ours.clone());
+    watches.within::<RoleBinding>(KUBE_SYSTEM, ours.clone());
+    watches.within::<ConfigMap>(KUBE_SYSTEM, named(names::AUTHENTICATION_CONFIG_MAP));
+    watches.own::<Role>(ours.clone());
+    watches.own::<RoleBinding>(ours.clone());
+    watches.own::<ServiceAccount>(ours.clone());
+    for name in cluster::SECRETS {
+        // By name: the operator may see no other Secrets.
+        watches.own::<Secret>(named(name));
+    }
+    watches.own::<ConfigMap>(ours.clone());
+    watches.own::<Service>(ours.clone());
+    watches.own::<Deployment>(ours);
+    watches.own::<EndpointSlice>(watcher::Config::default().labels(&observe::endpoint_labels()));
+    watches.tasks
+}
+
+struct Watches<'a> {
+    client: &'a Client,
+    namespace: &'a str,
+    wake: &'a Arc<Notify>,
+    tasks: JoinSet<()>,
+}
+
+impl Watches<'_> {
+    fn own<K>(&mut self, config: watcher::Config)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.within::<K>(self.namespace, config);
+    }
+
+    fn within<K>(&mut self, namespace: &str, config: watcher::Config)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let api: Api<PartialObjectMeta<K>> = Api::namespaced(self.client.clone(), namespace);
+        self.tasks
+            .spawn(watch(api, config, Arc::clone(self.wake), Wakes::Any));
+    }
+
+    fn cluster_wide<K>(&mut self, config: watcher::Config)
+    where
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
+        self.tasks
+            .spawn(watch(api, config, Arc::clone(self.wake), Wakes::Any));
+    }
+}
+
+/// Which changes of an object wake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wakes {
+    Any,
+    /// Not its status, which is our own word: a status that differs from turn to turn must not make the turns.
+    Asked,
+}
+
+/// What is asked of an object: its identity, its spec, its end and who waits for that.
+fn asked(metadata: &ObjectMeta) -> impl PartialEq + use<> {
+    (
+        metadata.uid.clone(),
+        metadata.generation,
+        metadata.deletion_timestamp.is_some(),
+        metadata.finalizers.clone(),
+    )
+}
+
+async fn watch<K>(api: Api<PartialObjectMeta<K>>, config: watcher::Config, wake: Arc<Notify>, wakes: Wakes)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let kind = K::kind(&());
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut known = None;
+    while let Some(event) = events.next().await {
+        match event {
+            // A list that is complete again may lack what was deleted meanwhile.
+            Ok(Event::Apply(object)) => {
+                let now = Some(asked(&object.metadata));
+                if wakes == Wakes::Any || known != now {
+                    wake.notify_one();
+                }
+                known = now;
+            }
+            Ok(Event::Delete(_) | Event::InitDone) => wake.notify_one(),
+            Ok(Event::Init | Event::InitApply(_)) => {}
+            Err(error) => {
+                tracing::warn!(kind = kind.as_ref(), %error, "a watch broke off; it is started again");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_status_asks_for_nothing() {
+        let metadata = |version: &str, generation: i64, finalizers: &[&str]| -> ObjectMeta {
+            serde_json::from_value(
+                json!({"uid": "a", "resourceVersion": version, "generation": generation,
+                "finalizers": finalizers}),
+            )
+            .unwrap()
+        };
+        let before = asked(&metadata("1", 1, &["f"]));
+        assert!(before == asked(&metadata("2", 1, &["f"])));
+        assert!(before != asked(&metadata("2", 2, &["f"])));
+        assert!(before != asked(&metadata("2", 1, &[])));
+        let mut ending = metadata("2", 1, &["f"]);
+        ending.deletion_timestamp = serde_json::from_value(json!("2026-11-24T00:00:00Z")).unwrap();
+        assert!(before != asked(&ending));
+    }
+}
