@@ -1,3 +1,8 @@
-//! The one-machine Kubernetes of the tests, the demo, the scenarios.
+//! `cargo e2e`: see README.md.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    metricsstack_e2e::cli::run().await
+}

@@ -1,0 +1,156 @@
+//! The images of this workspace: the two programs, and the load that the scenarios put on a cluster.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::process::Command;
+
+use crate::image::{Image, ImageFile, ImageSpec};
+use crate::progress::Progress;
+use crate::tools::Tools;
+use crate::{command, image, paths};
+
+/// The image's user: nobody that exists, as the restricted pod security standard wants it.
+const USER: &str = "65532:65532";
+const PACKAGES: [&str; 2] = ["metrics-api", "metricsstack-operator"];
+/// The image's entry point, and the program that `--binaries` needs first.
+const ENTRYPOINT: &str = "/usr/local/bin/metrics-api";
+
+/// The image that the chart names by default.
+#[must_use]
+pub fn metricsstack_reference() -> String {
+    format!("metricsstack/metricsstack:{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Where archives are written unless the command line says otherwise.
+#[must_use]
+pub fn default_output() -> PathBuf {
+    paths::workspace().join("target/images")
+}
+
+/// Builds both programs and packs them. What has not changed is neither built nor written again.
+pub async fn metricsstack(output: &Path, progress: &Progress) -> Result<Image> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--release", "--message-format=json-render-diagnostics"])
+        .args(PACKAGES.iter().flat_map(|package| ["--package", package]))
+        .current_dir(paths::workspace());
+    let messages = progress
+        .step("building metrics-api and the operator", command::output(cargo))
+        .await?;
+    pack(executables(&messages), output).await
+}
+
+/// Packs programs that were built before: those of the two names in one folder.
+pub async fn metricsstack_of(binaries: &Path, output: &Path) -> Result<Image> {
+    pack(PACKAGES.map(|program| binaries.join(program)).to_vec(), output).await
+}
+
+/// The load that scenarios put on a cluster.
+pub async fn workload(tools: &Tools, output: &Path) -> Result<Image> {
+    let spec = ImageSpec {
+        references: vec![format!("metricsstack/workload:{}", env!("CARGO_PKG_VERSION"))],
+        files: vec![ImageFile::program(tools.program("workload")?, "workload")],
+        entrypoint: vec!["/usr/local/bin/workload".to_owned()],
+        user: Some(USER.to_owned()),
+    };
+    image::write(spec, output.join("workload.tar")).await
+}
+
+async fn pack(programs: Vec<PathBuf>, output: &Path) -> Result<Image> {
+    for package in PACKAGES {
+        if !programs
+            .iter()
+            .any(|program| program.file_name().is_some_and(|name| name == package))
+        {
+            bail!("cargo build made no program {package}, it made {programs:?}");
+        }
+    }
+    let mut files = Vec::new();
+    for program in programs {
+        files.extend(libraries(&program).await?);
+        let name = program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        files.push(ImageFile::program(program, &name));
+    }
+    let spec = ImageSpec {
+        references: vec![metricsstack_reference()],
+        files,
+        entrypoint: vec![ENTRYPOINT.to_owned()],
+        user: Some(USER.to_owned()),
+    };
+    image::write(spec, output.join("metricsstack.tar")).await
+}
+
+/// The programs that `cargo build --message-format=json` reports.
+fn executables(messages: &str) -> Vec<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+        .collect()
+}
+
+/// A program's dynamic loader and libraries, at the paths where the loader looks for them.
+async fn libraries(program: &Path) -> Result<Vec<ImageFile>> {
+    let mut ldd = Command::new("ldd");
+    ldd.arg(program);
+    let output = command::output(ldd).await?;
+    linked(&output).with_context(|| format!("ldd {}", program.display()))
+}
+
+fn linked(ldd: &str) -> Result<Vec<ImageFile>> {
+    let mut files = Vec::new();
+    for line in ldd.lines().map(str::trim) {
+        // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)`, `/lib64/ld-linux-x86-64.so.2 (0x…)`, `linux-vdso.so.1 (0x…)`
+        let target = line.rsplit(" => ").next().unwrap_or(line);
+        if target.starts_with("not found") {
+            bail!("{line}: install it");
+        }
+        if let Some(path) = target.split(" (").next().filter(|path| path.starts_with('/')) {
+            files.push(ImageFile {
+                path: path.to_owned(),
+                source: PathBuf::from(path),
+            });
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_and_loader_are_taken_and_the_kernels_page_is_not() {
+        let output = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibgcc_s.so.1 => /lib/x86_64-linux-gnu/libgcc_s.so.1 (0x00007f)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
+        let paths: Vec<String> = linked(output)
+            .unwrap()
+            .into_iter()
+            .map(|file| file.path)
+            .collect();
+        assert_eq!(
+            paths,
+            [
+                "/lib/x86_64-linux-gnu/libgcc_s.so.1",
+                "/lib64/ld-linux-x86-64.so.2"
+            ]
+        );
+        assert!(
+            linked("\tlibx.so => not found\n")
+                .unwrap_err()
+                .to_string()
+                .contains("libx.so")
+        );
+        assert!(linked("\tstatically linked\n").unwrap().is_empty());
+    }
+
+    #[test]
+    fn executables_are_read_from_cargos_messages() {
+        let messages = "{\"reason\":\"compiler-artifact\",\"executable\":null}\n{\"executable\":\"/t/release/metrics-api\"}\nnoise\n";
+        assert_eq!(executables(messages), [PathBuf::from("/t/release/metrics-api")]);
+    }
+}

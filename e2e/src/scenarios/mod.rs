@@ -1,0 +1,192 @@
+//! What must be seen to work on a real cluster. Each scenario runs in a process of its own inside the cluster's
+//! network, makes the state that it needs, waits for conditions with deadlines, and leaves a working stack or none.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a JSON value gives null for what it has not, it does not panic"
+)]
+
+mod access;
+mod context;
+pub(crate) mod diagnostics;
+mod exposition;
+mod fake_kubelet;
+mod objects;
+mod pki;
+mod stack;
+mod wait;
+
+mod autoscaling;
+mod bad_flags;
+mod bad_spec;
+mod boundaries;
+mod foreign_api_service;
+mod install;
+mod kubelet_certificates;
+mod numbers;
+mod removal;
+mod repair;
+mod sick_kubelets;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use futures::future::LocalBoxFuture;
+
+use self::context::Context;
+use crate::cluster::{ClusterSpec, ServingCertificates};
+
+/// Time for a scenario that missed its deadline to clean up.
+pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(20);
+
+/// Scenarios that are run and timed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Group {
+    /// From the installation to the numbers that people see.
+    KubectlTop,
+    /// Who is answered, and kubelets that misbehave.
+    MetricsApi,
+    /// Repair, refusal and removal.
+    Operator,
+    /// Clusters whose kubelets have certificates of the cluster's CA.
+    Aggregation,
+}
+
+impl Group {
+    /// All, in the order in which they are run.
+    pub(crate) const ALL: [Self; 4] = [
+        Self::KubectlTop,
+        Self::MetricsApi,
+        Self::Operator,
+        Self::Aggregation,
+    ];
+
+    /// Its name on the command line and in the table.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::KubectlTop => "kubectl-top",
+            Self::MetricsApi => "metrics-api",
+            Self::Operator => "operator",
+            Self::Aggregation => "aggregation",
+        }
+    }
+
+    /// How long its scenarios may take together.
+    pub(crate) fn budget(self) -> Duration {
+        match self {
+            Self::KubectlTop | Self::MetricsApi => Duration::from_mins(8),
+            Self::Operator | Self::Aggregation => Duration::from_mins(12),
+        }
+    }
+}
+
+/// The cluster that a scenario needs. Scenarios that need the same share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ClusterKind {
+    /// Two nodes as kubeadm makes them: kubelets sign their serving certificates themselves.
+    Default,
+    /// One node whose kubelet gets its serving certificate from the cluster's CA.
+    Csr,
+}
+
+impl ClusterKind {
+    /// The cluster's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Default => "test",
+            Self::Csr => "test-csr",
+        }
+    }
+
+    /// What it is made of.
+    pub(crate) fn spec(self) -> ClusterSpec {
+        match self {
+            Self::Default => ClusterSpec::new(self.name()),
+            Self::Csr => ClusterSpec {
+                nodes: 1,
+                kubelet_serving_certificates: ServingCertificates::Csr,
+                ..ClusterSpec::new(self.name())
+            },
+        }
+    }
+}
+
+/// One thing that must be seen to work.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    /// Its name on the command line and in the table.
+    pub(crate) name: &'static str,
+    /// What it is run with.
+    pub(crate) group: Group,
+    /// Where it is run.
+    pub(crate) cluster: ClusterKind,
+    /// After this it counts as failed.
+    pub(crate) deadline: Duration,
+    run: for<'a> fn(&'a Context) -> LocalBoxFuture<'a, Result<()>>,
+}
+
+macro_rules! scenarios {
+    ($($group:ident $cluster:ident $name:literal $minutes:literal $run:path;)*) => {
+        /// Every scenario. Within a group they are run in this order.
+        pub(crate) const SCENARIOS: &[Scenario] = &[$(Scenario {
+            name: $name,
+            group: Group::$group,
+            cluster: ClusterKind::$cluster,
+            deadline: Duration::from_mins($minutes),
+            run: |context| Box::pin($run(context)),
+        },)*];
+    };
+}
+
+scenarios! {
+    KubectlTop Default "helm-install" 5 install::by_helm;
+    KubectlTop Default "numbers" 5 numbers::are_the_kubelets;
+    KubectlTop Default "busy-loop" 4 numbers::of_a_busy_loop;
+    KubectlTop Default "autoscaling" 5 autoscaling::scales_up;
+
+    MetricsApi Default "rights" 3 boundaries::rights;
+    MetricsApi Default "front-proxy" 4 boundaries::front_proxy;
+    MetricsApi Default "removed-authority" 4 boundaries::removed_authority;
+    MetricsApi Default "sick-kubelets" 6 sick_kubelets::only_they_are_affected;
+    MetricsApi Default "kubelet-trust" 5 kubelet_certificates::changes_are_refused;
+    MetricsApi Default "bad-flags" 2 bad_flags::end_the_process;
+
+    Operator Default "repair" 6 repair::everything_comes_back;
+    Operator Default "bad-spec" 4 bad_spec::is_refused;
+    Operator Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
+    Operator Default "stack-deletion" 6 removal::of_the_stack;
+    Operator Default "helm-uninstall" 4 removal::of_the_release;
+    Operator Default "namespace-deletion" 5 removal::of_the_namespace;
+    Operator Default "install-yaml" 5 install::by_manifest;
+
+    Aggregation Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
+    Aggregation Csr "verify-signed" 5 kubelet_certificates::signed_are_verified;
+}
+
+/// Arguments of the hidden subcommand that runs one scenario in this process.
+#[derive(Args, Debug)]
+pub struct ScenarioArgs {
+    /// Name of the cluster, which must be up.
+    #[arg(long)]
+    cluster: String,
+    /// Name of the scenario.
+    name: String,
+}
+
+/// Runs one scenario in this process, which must be in the network of the cluster.
+pub async fn run(args: &ScenarioArgs) -> Result<ExitCode> {
+    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == args.name);
+    let scenario = scenario.with_context(|| format!("there is no scenario {:?}", args.name))?;
+    let context = Context::new(&args.cluster).await?;
+    let ended = tokio::time::timeout(scenario.deadline, (scenario.run)(&context)).await;
+    // Nodes that lead to this process have no meaning without it.
+    fake_kubelet::remove_all(&context).await?;
+    ended.with_context(|| format!("not over after {:?}", scenario.deadline))??;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The image of what scenarios run in pods.
+fn workload_image() -> String {
+    format!("metricsstack/workload:{}", env!("CARGO_PKG_VERSION"))
+}

@@ -1,0 +1,172 @@
+//! Whatever is changed or deleted comes back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use contract::names::{CA_SECRET, NAME_LABEL, SERVING_SECRET};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::boundaries::pod;
+use super::context::Context;
+use super::objects::Object;
+use super::wait::eventually;
+use crate::test::install_yaml::NAMESPACE;
+
+const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// A mounted Secret changes up to a minute and a half late.
+const SERVED_WITHIN: Duration = Duration::from_secs(150);
+const NODES: &str = "/apis/metrics.k8s.io/v1/nodes";
+
+/// The serving certificate under constant questions, then each object, changed and deleted.
+pub(super) async fn everything_comes_back(context: &Context) -> Result<()> {
+    context.working_stack().await?;
+    serving_certificate(context)
+        .await
+        .context("the serving certificate deleted")?;
+    let mut objects = context.our_objects().await?;
+    ensure!(objects.len() >= 10, "only {} objects are ours", objects.len());
+    // What stops metrics-api or starts a rotation comes last.
+    objects.sort_by_key(|object| (object.kind() == "Deployment", object.name() == CA_SECRET));
+    let mut slowest = Duration::ZERO;
+    for object in &objects {
+        for patch in changes(object) {
+            let took = changed(context, object, &patch)
+                .await
+                .with_context(|| format!("{object}, {patch}"))?;
+            slowest = slowest.max(took);
+        }
+        let took = deleted(context, object)
+            .await
+            .with_context(|| format!("{object} deleted"))?;
+        slowest = slowest.max(took);
+    }
+    context.ready().await.context("after all changes")?;
+    context.say(format_args!(
+        "{} objects came back, the slowest after {:.1} s",
+        objects.len(),
+        slowest.as_secs_f64()
+    ));
+    Ok(())
+}
+
+/// Deletes the certificate and asks until another one is served: no question may fail.
+async fn serving_certificate(context: &Context) -> Result<()> {
+    let server = pod(context).await?;
+    let before = server.certificate().await?;
+    let stop = CancellationToken::new();
+    let asking = async {
+        let mut answered = 0_u32;
+        while !stop.is_cancelled() {
+            context
+                .kubectl(&["get", "--raw", NODES])
+                .await
+                .with_context(|| format!("after {answered} answers"))?;
+            answered += 1;
+        }
+        Ok::<_, anyhow::Error>(answered)
+    };
+    let replacing = async {
+        let _stop = stop.clone().drop_guard();
+        context
+            .kubectl(&["delete", "secret", SERVING_SECRET, "--namespace", NAMESPACE])
+            .await?;
+        let began = Instant::now();
+        eventually("another certificate is served", SERVED_WITHIN, async || {
+            ensure!(
+                server.certificate().await? != before,
+                "the old one is still served"
+            );
+            Ok(())
+        })
+        .await?;
+        context.say(format_args!(
+            "another certificate is served after {:.1} s",
+            began.elapsed().as_secs_f64()
+        ));
+        Ok(())
+    };
+    let (answered, ()) = futures::future::try_join(asking, replacing).await?;
+    context.say(format_args!("{answered} questions meanwhile, all answered"));
+    context.ready().await?;
+    Ok(())
+}
+
+/// JSON patches that change what matters about an object.
+fn changes(object: &Object) -> Vec<Value> {
+    let replace = |path: &str, value: Value| json!([{"op": "replace", "path": path, "value": value}]);
+    let label = replace(
+        &format!("/metadata/labels/{}", NAME_LABEL.replace('/', "~1")),
+        json!("changed"),
+    );
+    let mut changes = match object.kind() {
+        "ClusterRole" | "Role" => vec![replace("/rules", json!([]))],
+        "ClusterRoleBinding" | "RoleBinding" => vec![json!([{"op": "remove", "path": "/subjects"}])],
+        "Service" => vec![
+            replace("/spec/selector", json!({"app": "another"})),
+            replace(
+                "/spec/ports",
+                json!([{"name": "https", "port": 444, "targetPort": 1}]),
+            ),
+        ],
+        "Deployment" => vec![
+            replace("/spec/template/spec/containers/0/args", json!(["--no-such-flag"])),
+            replace("/spec/replicas", json!(0)),
+        ],
+        "APIService" => vec![
+            replace("/spec/groupPriorityMinimum", json!(1)),
+            replace("/spec/caBundle", json!("Cg==")),
+        ],
+        "Secret" => vec![replace("/data/tls.crt", json!("Cg=="))],
+        _ => Vec::new(),
+    };
+    if object.0["metadata"]["labels"][NAME_LABEL].is_string() {
+        changes.push(label);
+    }
+    changes
+}
+
+async fn changed(context: &Context, object: &Object, patch: &Value) -> Result<Duration> {
+    let before = context.object(object).await?;
+    let args = object.args();
+    let patch = patch.to_string();
+    let mut all = vec!["patch", "--type=json", "--patch", &patch];
+    all.extend(args.iter().map(String::as_str));
+    context.kubectl(&all).await?;
+    let began = Instant::now();
+    back(context, object, &before).await?;
+    if object.kind() == "Secret" {
+        eventually("the content is whole again", BACK_WITHIN, async || {
+            ensure!(
+                context.object(object).await?.0["data"]["tls.crt"] != "Cg==",
+                "it is still what it was changed to"
+            );
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(began.elapsed())
+}
+
+async fn deleted(context: &Context, object: &Object) -> Result<Duration> {
+    let before = context.object(object).await?;
+    let args = object.args();
+    let mut all = vec!["delete"];
+    all.extend(args.iter().map(String::as_str));
+    context.kubectl(&all).await?;
+    let began = Instant::now();
+    let after = back(context, object, &before).await?;
+    ensure!(after.uid() != before.uid(), "it was not deleted");
+    Ok(began.elapsed())
+}
+
+/// Waits until the object is what it was.
+async fn back(context: &Context, object: &Object, before: &Object) -> Result<Object> {
+    eventually("it is back as it was", BACK_WITHIN, async || {
+        let now = context.object(object).await?;
+        let (expected, found) = (before.essence(), now.essence());
+        ensure!(found == expected, "it is {found}, expected {expected}");
+        Ok(now)
+    })
+    .await
+}

@@ -1,0 +1,192 @@
+//! Kubelets that misbehave hide nobody but themselves, and are named once a change.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use contract::report::ErrorClass;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::boundaries::authority;
+use super::context::Context;
+use super::fake_kubelet::{Behaviour, FakeKubelet};
+use super::wait::eventually;
+use crate::test::install_yaml::NAMESPACE;
+
+/// Time for a turn of every node and the operator's look at the report: the slowest answer is a timeout.
+const SEEN_WITHIN: Duration = Duration::from_secs(90);
+/// Requests after which a log that repeats itself would show.
+const REPEATS: usize = 4;
+
+const NODES: &str = "/apis/metrics.k8s.io/v1/nodes";
+
+/// One of every sickness beside the real kubelets.
+pub(super) async fn only_they_are_affected(context: &Context) -> Result<()> {
+    context.working_stack().await?;
+    let began = Timestamp::now();
+    let ca = authority(context, "ca").await?;
+    let mut fakes = Vec::new();
+    for (name, behaviour, class) in [
+        ("401", Behaviour::Status(401), ErrorClass::Unauthorized),
+        ("500", Behaviour::Status(500), ErrorClass::BadStatus),
+        ("garbage", Behaviour::Garbage, ErrorClass::Malformed),
+        ("endless", Behaviour::Endless, ErrorClass::TooLarge),
+        ("silent", Behaviour::Silent, ErrorClass::Timeout),
+    ] {
+        // A name of its own for each run, so that logs of earlier ones are not counted.
+        let node = format!("fake-{name}-{}", began.as_second());
+        let identity = ca.kubelet(&node, context.own_address()?.into())?;
+        fakes.push((
+            FakeKubelet::start(context, node, identity, behaviour).await?,
+            class,
+        ));
+    }
+    eventually(
+        "the status names each sick kubelet with its class",
+        SEEN_WITHIN,
+        async || {
+            let stack = context.stack().await?;
+            for (fake, class) in &fakes {
+                ensure!(
+                    names(stack.failing(), class.as_str(), &fake.node),
+                    "{}, {class}: {}",
+                    fake.node,
+                    stack.failing()
+                );
+            }
+            ensure!(
+                stack.0["status"]["kubelets"]["answering"] == 2,
+                "{}",
+                stack.0["status"]["kubelets"]
+            );
+            stack.expect("Available", "True", "").map(drop)
+        },
+    )
+    .await?;
+    healthy_ones_go_on(context, Timestamp::now()).await?;
+    logged_once(context, &fakes).await?;
+    changes_are_logged(context, &fakes).await?;
+    recovers(context, &fakes).await
+}
+
+/// Whether the class has this node among its examples.
+fn names(failing: &Value, class: &str, node: &str) -> bool {
+    let entries = failing.as_array().map_or(&[] as &[Value], Vec::as_slice);
+    entries.iter().any(|entry| {
+        let examples = entry["examples"]
+            .as_array()
+            .map_or(&[] as &[Value], Vec::as_slice);
+        let named = examples
+            .iter()
+            .any(|example| example.as_str().is_some_and(|text| text.starts_with(node)));
+        entry["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.ends_with(class))
+            && named
+    })
+}
+
+/// The real nodes and their pods are answered with samples that are newer than `since`.
+async fn healthy_ones_go_on(context: &Context, since: Timestamp) -> Result<()> {
+    eventually("the real nodes have newer samples", SEEN_WITHIN, async || {
+        let list: Value = serde_json::from_str(&context.kubectl(&["get", "--raw", NODES]).await?)?;
+        let items = list["items"].as_array().context("no items")?;
+        let found: Vec<_> = items
+            .iter()
+            .filter_map(|item| item["metadata"]["name"].as_str())
+            .collect();
+        ensure!(found == ["node-1", "node-2"], "the list has {found:?}");
+        for item in items {
+            let time: Timestamp = item["timestamp"].as_str().unwrap_or_default().parse()?;
+            ensure!(time > since, "{} is of {time}", item["metadata"]["name"]);
+        }
+        Ok(())
+    })
+    .await?;
+    context
+        .kubectl(&["top", "pod", "--namespace=kube-system", "etcd-node-1"])
+        .await?;
+    Ok(())
+}
+
+/// What each replica says about a node, one line a change.
+async fn lines(context: &Context, node: &str) -> Result<Vec<(String, Vec<String>)>> {
+    let mut found = Vec::new();
+    for (pod, _) in context.metrics_api_pods().await? {
+        let log = context.kubectl(&["logs", "--namespace", NAMESPACE, &pod]).await?;
+        let about = |line: &&str| line.contains(node) && line.contains("can");
+        found.push((pod, log.lines().filter(about).map(str::to_owned).collect()));
+    }
+    Ok(found)
+}
+
+/// Waits until every replica has asked `fake` some more times.
+async fn asked_again(context: &Context, fake: &FakeKubelet) -> Result<()> {
+    let replicas = context.metrics_api_pods().await?.len();
+    let enough = fake.requests() + REPEATS * replicas;
+    eventually(
+        format_args!("{} is asked again and again", fake.node),
+        Duration::from_mins(2),
+        async || {
+            let requests = fake.requests();
+            ensure!(requests >= enough, "{requests} of {enough} requests");
+            Ok(())
+        },
+    )
+    .await
+}
+
+async fn logged_once(context: &Context, fakes: &[(FakeKubelet, ErrorClass)]) -> Result<()> {
+    futures::future::try_join_all(fakes.iter().map(|(fake, _)| asked_again(context, fake))).await?;
+    for (fake, class) in fakes {
+        for (pod, lines) in lines(context, &fake.node).await? {
+            let once = matches!(lines.as_slice(), [line] if line.contains(class.as_str()));
+            ensure!(
+                once,
+                "{pod} should say {class} of {} once, it says {lines:#?}",
+                fake.node
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn changes_are_logged(context: &Context, fakes: &[(FakeKubelet, ErrorClass)]) -> Result<()> {
+    let (fake, _) = fakes.first().context("no fake kubelet")?;
+    fake.behave(Behaviour::Status(500));
+    asked_again(context, fake).await?;
+    for (pod, lines) in lines(context, &fake.node).await? {
+        let twice = matches!(lines.as_slice(), [_, line] if line.contains(ErrorClass::BadStatus.as_str()));
+        ensure!(
+            twice,
+            "{pod} should say one line more of {}, it says {lines:#?}",
+            fake.node
+        );
+    }
+    Ok(())
+}
+
+/// A kubelet that is well again is answered.
+async fn recovers(context: &Context, fakes: &[(FakeKubelet, ErrorClass)]) -> Result<()> {
+    let (fake, _) = fakes.first().context("no fake kubelet")?;
+    fake.behave(Behaviour::Metrics);
+    eventually(
+        "a kubelet that is well again is served",
+        SEEN_WITHIN,
+        async || {
+            let list: Value = serde_json::from_str(&context.kubectl(&["get", "--raw", NODES]).await?)?;
+            let item = list["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|item| item["metadata"]["name"] == fake.node);
+            let usage = &item.context("it has no usage yet")?["usage"];
+            ensure!(
+                usage["memory"] == "1048576Ki" || usage["memory"] == "1Gi",
+                "its memory is 1 GiB, served is {usage}"
+            );
+            Ok(())
+        },
+    )
+    .await
+}

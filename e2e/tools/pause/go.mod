@@ -1,0 +1,3 @@
+module metricsstack.dev/e2e/tools/pause
+
+go 1.26.0
