@@ -163,7 +163,9 @@ async fn chart(root: &Path, tools: &Tools, mut line: impl FnMut(&str)) -> Result
     check
         .current_dir(root)
         .args(["lint", "--strict", install_yaml::CHART]);
-    check.args(["--namespace", install_yaml::NAMESPACE]);
+    check
+        .args(["--namespace", install_yaml::NAMESPACE])
+        .args(["--kube-version", install_yaml::KUBE_VERSION]);
     capture(check, &mut line).await?.ok()?;
     let rendered = install_yaml::render(root, &helm).await?;
     let path = root.join(install_yaml::PATH);

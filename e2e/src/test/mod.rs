@@ -183,7 +183,7 @@ impl Run {
             let later = plan.scenarios.iter().filter(|scenario| scenario.group > group);
             let needed: Vec<_> = later.map(|scenario| scenario.cluster).collect();
             if let Err(error) = self.clusters.remove_all_but(&needed, &self.progress).await {
-                self.progress.say(format_args!("{error:?}"));
+                self.progress.say(format_args!("{error:#}"));
             }
         }
     }
@@ -199,7 +199,7 @@ impl Run {
             }
             Err(error) => {
                 self.progress.say(format_args!(
-                    "FAILED {name} ({})\n{error:?}",
+                    "FAILED {name} ({})\n{error:#}",
                     table::duration(took)
                 ));
                 error

@@ -48,7 +48,8 @@ impl Plan {
             .filter(|scenario| wanted(&[scenario.group.name(), scenario.name]))
             .collect();
         Ok(Self {
-            tools: wanted(&["tools"])
+            // The workload's image is built of one of the tools.
+            tools: wanted(&["tools", "builds"])
                 || !scenarios.is_empty()
                 || checks.iter().any(|check| check.needs_tools()),
             builds: wanted(&["builds"]) || !scenarios.is_empty(),

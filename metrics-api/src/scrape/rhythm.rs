@@ -13,7 +13,7 @@ use crate::time::Monotonic;
 /// Time between two of the first scrapes of a node. A first window must be 9 s long, and kubelet's samples change at
 /// a moment that is not known beforehand: this finds the change at most this late.
 const QUICK: u64 = 5_000;
-/// Most of the first scrapes. Kubelet's samples are renewed at least once in (this - 1) x [`QUICK`].
+/// Most of the first scrapes. Kubelet's samples are renewed at least once in (this - 1) x `QUICK`.
 pub const QUICK_SCRAPES: u32 = 5;
 /// The first scrapes of all nodes are spread by this for each node that is there already ...
 const SPREAD_A_NODE: u64 = 2;
