@@ -140,17 +140,18 @@ async fn dispatch(subcommand: Subcommands, progress: &Progress) -> Result<ExitCo
         Subcommands::Test(arguments) => return test::run(&arguments.names, arguments.keep).await,
         Subcommands::Scenario(arguments) => return scenarios::run(&arguments).await,
         Subcommands::InstallYaml(arguments) => {
-            let clients = Clients::prepare(progress).await?;
-            test::install_yaml::run(&paths::workspace(), &clients.helm, arguments.write).await?;
+            let helm = Clients::built_helm(progress).await?;
+            test::install_yaml::run(&paths::workspace(), &helm, arguments.write).await?;
         }
         Subcommands::Kubectl(arguments) => return client("kubectl", arguments).await,
         Subcommands::Helm(arguments) => return client("helm", arguments).await,
         Subcommands::Logs(arguments) => {
-            let cluster = &arguments.name.cluster;
-            print!(
-                "{}",
-                show_logs(&Cluster::folder(cluster)?, &arguments.containing, arguments.lines)
-            );
+            let folder = Cluster::folder(&arguments.name.cluster)?;
+            if !folder.is_dir() {
+                // The error says how to make one.
+                Cluster::find(&arguments.name.cluster)?;
+            }
+            print!("{}", show_logs(&folder, &arguments.containing, arguments.lines));
         }
     }
     Ok(ExitCode::SUCCESS)

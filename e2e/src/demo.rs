@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use tokio::process::Command;
 
@@ -59,6 +59,14 @@ pub async fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
         _ => own_cluster(progress).await?,
     };
     progress.step("helm install", install(&target)).await?;
+    // Until the definition is established, kube-apiserver knows no MetricsStack.
+    let established = target.kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "crd/metricsstacks.metricsstack.dev",
+        ROLLED_OUT_WITHIN,
+    ]);
+    command::output(established).await?;
     let applied = std::time::Instant::now();
     let apply = target.kubectl(&["apply", "-f", "-"]);
     command::output_of_input(apply, STACK.as_bytes()).await?;
@@ -72,19 +80,20 @@ pub async fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
         .step("waiting for the MetricsStack to be ready", command::output(wait))
         .await
     {
-        target.show(&["describe", "metricsstack", "default"]).await?;
-        target
-            .show(&["--namespace", NAMESPACE, "get", "pods", "-o", "wide"])
-            .await?;
-        target
-            .show(&[
+        for shown in [
+            ["describe", "metricsstack", "default"].as_slice(),
+            &["--namespace", NAMESPACE, "get", "pods", "-o", "wide"],
+            &[
                 "--namespace",
                 NAMESPACE,
                 "logs",
                 "--all-pods",
                 "deployment/metricsstack-operator",
-            ])
-            .await?;
+            ],
+        ] {
+            // What cannot be shown is no news beside the error.
+            let _ = target.show(shown).await;
+        }
         return Err(error.context(
             "the MetricsStack did not become ready: its status, pods and the operator's log are above",
         ));
@@ -101,7 +110,9 @@ pub async fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
         target.show(shown).await?;
     }
     println!("\nIts conditions:");
-    command::status(target.kubectl(&["get", "metricsstack", "default", "-o", CONDITIONS])).await?;
+    let status =
+        command::status(target.kubectl(&["get", "metricsstack", "default", "-o", CONDITIONS])).await?;
+    ensure!(status.success(), "kubectl get metricsstack: {status}");
     target.explain();
     Ok(())
 }
@@ -198,8 +209,11 @@ impl Target {
 
     /// Runs kubectl on the terminal, under the command that a person would type.
     async fn show(&self, arguments: &[&str]) -> Result<()> {
-        println!("\n$ kubectl {}", arguments.join(" ").replace('\n', " "));
-        command::status(self.kubectl(arguments)).await.map(drop)
+        let shown = arguments.join(" ").replace('\n', " ");
+        println!("\n$ kubectl {shown}");
+        let status = command::status(self.kubectl(arguments)).await?;
+        ensure!(status.success(), "kubectl {shown}: {status}");
+        Ok(())
     }
 
     fn explain(&self) {

@@ -62,8 +62,10 @@ const CNI_PACKAGE: &str = "containernetworking-plugins";
 const CNI_FOLDERS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 const CNI_PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 const SBIN: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// The first Go that reads the modules below e2e/tools.
-const GO: (u32, u32) = (1, 26);
+/// The first Go that builds the modules below e2e/tools: containerd asks for it.
+const GO: (u32, u32, u32) = (1, 26, 8);
+/// How to become root and keep the toolchains that are in the caller's PATH.
+const SUDO: &str = "run it with `sudo -E env \"PATH=$PATH\" cargo e2e ...`";
 
 /// The folder of the machine's CNI plugins, if it has all that a node needs.
 #[must_use]
@@ -78,9 +80,9 @@ pub fn cni_plugins() -> Option<&'static Path> {
 pub async fn prepare(progress: &Progress) -> Result<()> {
     let mut lacking = Vec::new();
     if !is_root() {
-        lacking.push(
-            "root: a node is made of namespaces, mounts and control groups: run it with `sudo -E`".to_owned(),
-        );
+        lacking.push(format!(
+            "root: a node is made of namespaces, mounts and control groups: {SUDO}"
+        ));
     }
     if let Some(problem) = go_problem().await {
         lacking.push(problem);
@@ -105,7 +107,7 @@ pub async fn prepare(progress: &Progress) -> Result<()> {
 /// An error unless root runs this.
 pub fn require_root() -> Result<()> {
     if !is_root() {
-        bail!("clusters are made of namespaces, which only root may make and enter: run it with `sudo -E`");
+        bail!("clusters are made of namespaces, which only root may make and enter: {SUDO}");
     }
     Ok(())
 }
@@ -154,7 +156,8 @@ async fn install(packages: &[&str], progress: &Progress) -> Result<()> {
         .into_iter()
         .chain(packages.iter().copied())
         .collect();
-    if command::output(apt(&install)).await.is_err() {
+    let first = progress.step("apt-get install", command::output(apt(&install)));
+    if first.await.is_err() {
         // The package lists are missing or old.
         progress
             .step("apt-get update", command::output(apt(&["update"])))
@@ -167,7 +170,7 @@ async fn install(packages: &[&str], progress: &Progress) -> Result<()> {
 }
 
 async fn go_problem() -> Option<String> {
-    let wanted = format!("Go {}.{} or newer: https://go.dev/dl/", GO.0, GO.1);
+    let wanted = format!("Go {}.{}.{} or newer: https://go.dev/dl/", GO.0, GO.1, GO.2);
     let mut go = Command::new("go");
     go.args(["env", "GOVERSION"]);
     let Ok(version) = command::output(go).await else {
@@ -179,13 +182,15 @@ async fn go_problem() -> Option<String> {
     }
 }
 
-/// Major and minor of what `go env GOVERSION` prints, such as `go1.26.8`.
-fn go_version(printed: &str) -> Option<(u32, u32)> {
+/// What `go env GOVERSION` prints, such as `go1.26.8`, as numbers. A release candidate counts as its minor's first.
+fn go_version(printed: &str) -> Option<(u32, u32, u32)> {
     let mut parts = printed
         .trim()
         .strip_prefix("go")?
         .split(|c: char| !c.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    let (major, minor) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let patch = parts.next().and_then(|patch| patch.parse().ok());
+    Some((major, minor, patch.unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -194,9 +199,9 @@ mod tests {
 
     #[test]
     fn go_versions_are_read() {
-        assert_eq!(go_version("go1.26.8\n"), Some((1, 26)));
-        assert_eq!(go_version("go1.27rc1"), Some((1, 27)));
+        assert_eq!(go_version("go1.26.8\n"), Some((1, 26, 8)));
+        assert_eq!(go_version("go1.27"), Some((1, 27, 0)));
         assert_eq!(go_version("devel"), None);
-        assert!((1, 9) < GO && (2, 0) > GO);
+        assert!(go_version("go1.27rc1").unwrap() > GO && (1, 26, 7) < GO);
     }
 }

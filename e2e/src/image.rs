@@ -11,6 +11,8 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
+/// Counted up with each change of what an archive looks like, so that kept archives are packed again.
+pub(crate) const FORMAT: u32 = 1;
 const PATH: &str = "PATH=/usr/local/bin:/usr/bin:/bin";
 
 /// An image that is ready to be loaded.

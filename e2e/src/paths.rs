@@ -12,7 +12,10 @@ pub fn cache() -> Result<PathBuf> {
             .context("neither XDG_CACHE_HOME nor HOME is set: set one of them")?
             .join(".cache"),
     };
-    Ok(base.join("metricsstack-e2e"))
+    let cache = base.join("metricsstack-e2e");
+    // Processes and control groups of a cluster are found by this path, so there must be one spelling of it.
+    std::fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    std::fs::canonicalize(&cache).with_context(|| format!("cannot read {}", cache.display()))
 }
 
 /// The workspace's root, where `cargo` is run and the charts are.

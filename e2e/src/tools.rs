@@ -153,6 +153,8 @@ impl Tools {
         for folder in &self.folders {
             key.update(folder.as_os_str().as_encoded_bytes());
         }
+        key.update(image::FORMAT.to_be_bytes());
+        key.update(NODE_IMAGES.join(" "));
         let folder = cache.join(format!("images-{}", short(key)));
         let complete = folder.is_dir();
         let building = if complete { folder.clone() } else { building(cache) };
@@ -201,19 +203,29 @@ pub struct Clients {
 impl Clients {
     /// Takes the machine's own programs, and builds what it has not.
     pub async fn prepare(progress: &Progress) -> Result<Self> {
-        let built = async |program: &str, module: &Module| {
-            if let Some(found) = host::find(program) {
-                return Ok(found);
-            }
-            host::require_go().await?;
-            let (cache, _lock) = open_cache(progress).await?;
-            anyhow::Ok(build(module, &cache, progress).await?.join(program))
-        };
         Ok(Self {
-            kubectl: built("kubectl", &KUBERNETES).await?,
-            helm: built("helm", &HELM).await?,
+            kubectl: match host::find("kubectl") {
+                Some(found) => found,
+                None => built(&KUBERNETES, progress).await?.join("kubectl"),
+            },
+            helm: match host::find("helm") {
+                Some(found) => found,
+                None => Self::built_helm(progress).await?,
+            },
         })
     }
+
+    /// The pinned helm, for what must come out the same on every machine.
+    pub async fn built_helm(progress: &Progress) -> Result<PathBuf> {
+        Ok(built(&HELM, progress).await?.join("helm"))
+    }
+}
+
+/// One module alone, with what it takes to build it.
+async fn built(module: &Module, progress: &Progress) -> Result<PathBuf> {
+    host::require_go().await?;
+    let (cache, _lock) = open_cache(progress).await?;
+    build(module, &cache, progress).await
 }
 
 async fn open_cache(progress: &Progress) -> Result<(PathBuf, File)> {

@@ -1,7 +1,7 @@
 //! kubeadm's phases on running nodes: what `kubeadm init` and `kubeadm join` do, without an image registry and systemd.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures::future::{select_all, try_join_all};
@@ -80,33 +80,39 @@ pub(crate) async fn bootstrap(cluster: &Cluster, tools: &Tools, progress: &Progr
             blame(
                 cluster,
                 &error,
-                &[
-                    "node-1/logs/kubelet",
-                    "kube-apiserver_",
-                    "kube-apiserver-",
-                    "etcd-",
-                ],
+                &["node-1/logs/kubelet", "kube-apiserver-", "etcd-"],
             )
         })?;
     let proxies = cluster.nodes.iter().map(|node| proxy(node, cluster.kubeconfig()));
-    tokio::try_join!(
-        progress.step("settings in the cluster", settings(cluster)),
-        try_join_all(proxies)
-    )?;
+    let settings = async {
+        tokio::try_join!(settings(cluster), try_join_all(proxies))?;
+        Ok(())
+    };
+    progress
+        .step("settings in the cluster", unless_any_ended(cluster, settings))
+        .await
+        .map_err(|error| blame(cluster, &error, &["kube-apiserver-", "logs/kubelet"]))?;
     progress
         .step(
             "waiting for the nodes to be ready",
-            unless_any_ended(cluster, "kubelet", nodes_ready(cluster)),
+            unless_any_ended(cluster, nodes_ready(cluster)),
         )
         .await
-        .map_err(|error| blame(cluster, &error, &["logs/kubelet", "logs/containerd"]))?;
+        .map_err(|error| {
+            blame(
+                cluster,
+                &error,
+                &["logs/kubelet", "logs/containerd", "logs/kube-proxy"],
+            )
+        })?;
     if spec.kubelet_serving_certificates == ServingCertificates::Csr {
         progress
             .step(
                 "approving the kubelets' serving certificates",
-                approve_serving(cluster),
+                unless_any_ended(cluster, approve_serving(cluster)),
             )
-            .await?;
+            .await
+            .map_err(|error| blame(cluster, &error, &["logs/kubelet", "kube-controller-manager-"]))?;
     }
     Ok(())
 }
@@ -191,7 +197,12 @@ async fn kubeadm(
             .await?;
         certificates.send_replace(true);
         for phase_name in [["kubeconfig", "all"], ["etcd", "local"], ["control-plane", "all"]] {
-            phase(node, &phase_name).await?;
+            progress
+                .step(
+                    format_args!("{name}: kubeadm {}", phase_name.join(" ")),
+                    phase(node, &phase_name),
+                )
+                .await?;
         }
     } else {
         // A worker needs the authority that signs its kubelet's client certificate.
@@ -258,12 +269,12 @@ async fn unless_ended<T>(node: &Node, component: &str, wait: impl Future<Output 
     }
 }
 
-async fn unless_any_ended<T>(
-    cluster: &Cluster,
-    component: &str,
-    wait: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let ends = cluster.nodes.iter().map(|node| Box::pin(node.end_of(component)));
+async fn unless_any_ended<T>(cluster: &Cluster, wait: impl Future<Output = Result<T>>) -> Result<T> {
+    let components = ["containerd", "kubelet", "kube-proxy"];
+    let ends = cluster
+        .nodes
+        .iter()
+        .flat_map(|node| components.map(|component| Box::pin(node.end_of(component))));
     tokio::select! {
         done = wait => done,
         (ended, ..) = select_all(ends) => Err(ended),
@@ -379,15 +390,19 @@ fn has_condition(object: &Value, kind: &str) -> bool {
 
 /// Asks until the answer is a success; gives the last failure once the time is over.
 async fn until<T>(within: Duration, mut ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
-    let deadline = Instant::now() + within;
-    loop {
-        match ask().await {
-            Err(error) if Instant::now() > deadline => {
-                return Err(error).with_context(|| format!("not within {} s", within.as_secs()));
+    let mut last = anyhow!("no answer");
+    let asking = async {
+        loop {
+            match ask().await {
+                Err(error) => last = error,
+                Ok(answer) => return answer,
             }
-            Err(_) => tokio::time::sleep(POLL).await,
-            success => return success,
+            tokio::time::sleep(POLL).await;
         }
+    };
+    match tokio::time::timeout(within, asking).await {
+        Ok(answer) => Ok(answer),
+        Err(_) => Err(last).with_context(|| format!("not within {} s", within.as_secs())),
     }
 }
 

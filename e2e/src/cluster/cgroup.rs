@@ -93,14 +93,22 @@ fn make(hierarchy: &Path, name: &str) -> Result<PathBuf> {
     Ok(group)
 }
 
+/// Where each hierarchy is mounted.
+pub(crate) fn roots() -> Result<Vec<PathBuf>> {
+    let hierarchies = Hierarchies::read()?;
+    Ok(hierarchies.v1.into_iter().chain(hierarchies.v2).collect())
+}
+
 /// Removes the control groups whose name is the prefix and a number, with all below them, once they are empty.
 pub(crate) async fn remove(prefix: &str) -> Result<()> {
-    let hierarchies = Hierarchies::read()?;
-    let roots = hierarchies.v1.iter().chain(&hierarchies.v2);
-    let groups: Vec<PathBuf> = roots.flat_map(|root| named(root, prefix)).collect();
+    let groups: Vec<PathBuf> = roots()?.iter().flat_map(|root| named(root, prefix)).collect();
     let deadline = Instant::now() + EMPTY_WITHIN;
     for group in groups {
         while let Err(error) = remove_tree(&group) {
+            // A hierarchy that is mounted twice shows each group twice.
+            if error.kind() == std::io::ErrorKind::NotFound && !group.exists() {
+                break;
+            }
             if Instant::now() > deadline {
                 return Err(error)
                     .with_context(|| format!("cannot remove the control group {}", group.display()));

@@ -7,12 +7,15 @@ mod logs;
 mod node;
 mod processes;
 mod spec;
+mod traces;
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures::future::try_join_all;
@@ -21,6 +24,7 @@ use tokio::process::Command;
 
 pub use self::logs::show as show_logs;
 pub use self::spec::{ClusterSpec, ServingCertificates};
+pub(crate) use self::traces::Traces;
 
 use self::node::Node;
 use self::processes::{MARKER, Process};
@@ -29,6 +33,9 @@ use crate::tools::{self, Tools};
 use crate::{command, host, paths};
 
 const STATE: &str = "state.json";
+/// Time within which nobody writes any more to the folder of a cluster whose processes were killed.
+const EMPTIED_WITHIN: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
 
 /// A cluster that runs.
 #[derive(Clone, Debug)]
@@ -71,7 +78,8 @@ impl Cluster {
             _ => {}
         }
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let switch = node::start_switch(&dir, spec.nodes, tools).await?;
+        let switch = node::start_switch(&dir, spec.nodes, tools);
+        let switch = progress.step("starting the switch", switch).await?;
         let numbers = 1..=spec.nodes;
         let starts = numbers.map(|number| node::start_node(&dir, number, spec.nodes, switch, tools));
         let nodes = progress.step("starting the nodes", try_join_all(starts)).await?;
@@ -99,10 +107,15 @@ impl Cluster {
             );
         }
         let cluster = Self::of(dir, state);
-        let ready = cluster.kubectl(["get", "--raw=/readyz"]).await;
-        ready.with_context(|| {
-            format!("cluster {name} is up but does not answer: `cargo e2e down --cluster {name}` removes it")
-        })?;
+        let nodes = ["wait", "nodes", "--all", "--for=condition=Ready", "--timeout=10s"];
+        for question in [
+            ["get", "--raw=/readyz", "--request-timeout=10s"].as_slice(),
+            &nodes,
+        ] {
+            cluster.kubectl(question).await.with_context(|| {
+                format!("cluster {name} is up but not well: `cargo e2e down --cluster {name}` removes it")
+            })?;
+        }
         Ok(cluster)
     }
 
@@ -338,11 +351,18 @@ async fn remove(name: &str, dir: &Path) -> Result<()> {
     // A node's mounts are in its namespaces and end with them, as do containers: no mount is left to undo.
     processes::end_all(dir).await?;
     cgroup::remove(&spec::cgroup_prefix(name, dir)).await?;
-    match tokio::fs::remove_dir_all(dir).await {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+    let deadline = Instant::now() + EMPTIED_WITHIN;
+    loop {
+        match tokio::fs::remove_dir_all(dir).await {
+            // A process that is being killed may still write.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && Instant::now() < deadline => {
+                tokio::time::sleep(POLL).await;
+            }
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", dir.display()));
+            }
+            _ => return Ok(()),
         }
-        _ => Ok(()),
     }
 }
 

@@ -208,7 +208,8 @@ impl Node {
         let mut plug = Command::new("nsenter");
         plug.arg(format!("--net={}", switch.network().display()))
             .args(["sh", "-euc", "ip link add \"$1\" type veth peer name eth0 netns \"$2\"; ip link set \"$1\" master switch up"])
-            .args(["sh", &veth, &self.init.pid.to_string()]);
+            .args(["sh", &veth, &self.init.pid.to_string()])
+            .env(MARKER, &self.cluster);
         command::output(plug).await?;
         let routes = node_routes(self.number, nodes);
         let routes = routes

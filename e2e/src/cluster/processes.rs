@@ -74,7 +74,8 @@ pub(crate) async fn end_all(folder: &Path) -> Result<()> {
     }
 }
 
-fn of_cluster(folder: &Path) -> impl Iterator<Item = u32> {
+/// The processes that carry the cluster's folder in their environment.
+pub(crate) fn of_cluster(folder: &Path) -> impl Iterator<Item = u32> {
     let wanted = [MARKER.as_bytes(), b"=", folder.as_os_str().as_encoded_bytes()].concat();
     all().filter(move |pid| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -93,7 +94,8 @@ fn ancestry(pid: u32) -> BTreeSet<u32> {
     found
 }
 
-fn all() -> impl Iterator<Item = u32> {
+/// Every process of the machine.
+pub(crate) fn all() -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -10,9 +11,11 @@ use super::wait::eventually;
 use crate::images::metricsstack_reference;
 
 const ENDED_WITHIN: Duration = Duration::from_secs(40);
+/// Longest life of the program. Kubernetes tells the two times in whole seconds.
+const AT_ONCE_SECONDS: i64 = 2;
 
 /// Pod, command line, and what it must say.
-const CASES: [(&str, &[&str], &str); 5] = [
+const CASES: [(&str, &[&str], &str); 6] = [
     (
         "unknown-flag",
         &["metrics-api", "--no-such-flag"],
@@ -33,7 +36,16 @@ const CASES: [(&str, &[&str], &str); 5] = [
         &["metrics-api", "--kubelet-tls-mode=Sometimes"],
         "--kubelet-tls-mode",
     ),
-    ("no-image", &["metricsstack-operator", "run"], "METRICS_API_IMAGE"),
+    (
+        "no-image",
+        &["metricsstack-operator", "run"],
+        "--metrics-api-image",
+    ),
+    (
+        "unknown-flag-of-the-operator",
+        &["metricsstack-operator", "run", "--no-such-flag"],
+        "--no-such-flag",
+    ),
 ];
 
 /// Both programs, as a kubelet runs them.
@@ -62,6 +74,9 @@ pub(super) async fn end_the_process(context: &Context) -> Result<()> {
         let ended = ended.await?;
         let log = context.kubectl(&["logs", name]).await?;
         ensure!(ended["exitCode"] != 0, "{name} ended well: {log}");
+        let time = |field: &str| ended[field].as_str().unwrap_or_default().parse::<Timestamp>();
+        let lived = time("finishedAt")?.as_second() - time("startedAt")?.as_second();
+        ensure!(lived <= AT_ONCE_SECONDS, "{name} ended after {lived} s");
         ensure!(log.contains(part), "{name} does not name {part}: {log}");
     }
     let names = CASES.map(|(name, ..)| name);

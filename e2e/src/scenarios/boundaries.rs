@@ -261,7 +261,14 @@ async fn judge(attempt: &Attempt, connecting: Result<Connection>) -> Result<()> 
     let answering = async { connecting?.get(NODES, &headers).await };
     match (&attempt.expected, answering.await) {
         // In TLS 1.3 the client learns of the refusal with its first read.
-        (Expected::NoHandshake, Err(_)) => Ok(()),
+        (Expected::NoHandshake, Err(error)) => {
+            let refusal = format!("{error:#}");
+            ensure!(
+                refusal.contains("fatal alert"),
+                "refused by something else than TLS: {refusal}"
+            );
+            Ok(())
+        }
         (Expected::NoHandshake, Ok(answer)) => bail!("there was a handshake, and an answer: {answer:?}"),
         (Expected::Answered, answer) => answer?.json().map(drop),
         (Expected::Forbidden(user), answer) => answer?.expect_status(StatusCode::FORBIDDEN, user),
@@ -353,14 +360,25 @@ async fn set_front_proxy_authorities(context: &Context, authorities: &str) -> Re
 
 /// One pod of metrics-api, dialled directly.
 pub(super) async fn pod(context: &Context) -> Result<Server> {
+    pods(context).await?.into_iter().next().context("no pod")
+}
+
+/// Every ready pod of metrics-api, dialled directly.
+pub(super) async fn pods(context: &Context) -> Result<Vec<Server>> {
     let pods = context.metrics_api_pods().await?;
-    let (_, address) = pods.first().context("no pod")?;
     let template = "--output=go-template={{.spec.caBundle | base64decode}}";
     let bundle = context
         .kubectl(&["get", "apiservices", "v1.metrics.k8s.io", template])
         .await?;
     let name = format!("{METRICS_API}.{NAMESPACE}.svc");
-    Server::new((*address, METRICS_API_PORT).into(), name, bundle.as_bytes())
+    let servers = pods.into_iter().map(|(_, address)| {
+        Server::new(
+            (address, METRICS_API_PORT).into(),
+            name.clone(),
+            bundle.as_bytes(),
+        )
+    });
+    servers.collect()
 }
 
 /// The value of an Authorization header for a ServiceAccount of the default namespace.

@@ -1,6 +1,7 @@
 //! Kubelets that do what a real one will not do on command: servers of ours, with Nodes that lead to them.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -50,8 +51,25 @@ pub(super) struct FakeKubelet {
 
 struct State {
     shown: Mutex<(Behaviour, Identity)>,
-    requests: AtomicUsize,
+    handshakes: AtomicUsize,
+    requests: Mutex<Requests>,
     started: Instant,
+}
+
+/// What was asked so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Requests {
+    /// Number of requests by the address that they came from.
+    pub(super) by_peer: BTreeMap<IpAddr, usize>,
+    /// The newest token.
+    pub(super) token: Option<String>,
+}
+
+impl Requests {
+    /// Number of requests, whoever sent them.
+    pub(super) fn count(&self) -> usize {
+        self.by_peer.values().sum()
+    }
 }
 
 impl FakeKubelet {
@@ -66,20 +84,22 @@ impl FakeKubelet {
         let address = listener.local_addr()?;
         let state = Arc::new(State {
             shown: Mutex::new((behaviour, identity)),
-            requests: AtomicUsize::new(0),
+            handshakes: AtomicUsize::new(0),
+            requests: Mutex::default(),
             started: Instant::now(),
         });
         let serving = tokio::spawn(serve(listener, Arc::clone(&state)));
-        let manifest = json!({
+        // As a kubelet registers itself: with its status, so that nobody ever sees it without an address.
+        let manifest = serde_json::from_value(json!({
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": node, "labels": {LABEL: "true"}},
             // Nothing shall be scheduled there.
             "spec": {"unschedulable": true, "taints": [{"key": LABEL, "effect": "NoSchedule"}]},
-        });
-        context.apply(&manifest.to_string()).await?;
+            "status": status(address),
+        }))?;
         let nodes = Api::<Node>::all(context.client.clone());
-        tell(&nodes, &node, address).await?;
+        nodes.create(&PostParams::default(), &manifest).await?;
         let telling = tokio::spawn({
             let node = node.clone();
             async move {
@@ -107,9 +127,14 @@ impl FakeKubelet {
         self.state.shown().1 = identity;
     }
 
-    /// How many requests came so far.
-    pub(super) fn requests(&self) -> usize {
-        self.state.requests.load(Ordering::Relaxed)
+    /// What was asked so far.
+    pub(super) fn requests(&self) -> Requests {
+        self.state.requests().clone()
+    }
+
+    /// How many connections were made so far, whether or not the other side then trusted our certificate.
+    pub(super) fn connections(&self) -> usize {
+        self.state.handshakes.load(Ordering::Relaxed)
     }
 
     /// UID of its Node.
@@ -130,6 +155,10 @@ impl State {
     fn shown(&self) -> std::sync::MutexGuard<'_, (Behaviour, Identity)> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn requests(&self) -> std::sync::MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Removes the Nodes of all fake kubelets.
@@ -142,12 +171,20 @@ pub(super) async fn remove_all(context: &Context) -> Result<()> {
 
 /// Says where the kubelet is, and that it is well.
 async fn tell(nodes: &Api<Node>, node: &str, address: SocketAddr) -> Result<()> {
+    let patch = json!({"status": status(address)});
+    nodes
+        .patch_status(node, &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
+    Ok(())
+}
+
+fn status(address: SocketAddr) -> Value {
     let now = Timestamp::now().to_string();
     let healthy = |kind: &str, status: &str| -> Value {
         json!({"type": kind, "status": status, "reason": "Fake", "message": "",
             "lastHeartbeatTime": now, "lastTransitionTime": now})
     };
-    let patch = json!({"status": {
+    json!({
         "addresses": [{"type": "InternalIP", "address": address.ip()}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port()}},
         "conditions": [
@@ -156,25 +193,22 @@ async fn tell(nodes: &Api<Node>, node: &str, address: SocketAddr) -> Result<()> 
             healthy("DiskPressure", "False"),
             healthy("PIDPressure", "False"),
         ],
-    }});
-    nodes
-        .patch_status(node, &PatchParams::default(), &Patch::Merge(&patch))
-        .await?;
-    Ok(())
+    })
 }
 
 async fn serve(listener: TcpListener, state: Arc<State>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             continue;
         };
         // What goes wrong on a connection is seen by whoever made it.
-        tokio::spawn(answer(stream, Arc::clone(&state)));
+        tokio::spawn(answer(stream, peer.ip(), Arc::clone(&state)));
     }
 }
 
 /// One request a connection, so that a changed certificate is seen with the next request.
-async fn answer(stream: TcpStream, state: Arc<State>) -> Result<()> {
+async fn answer(stream: TcpStream, peer: IpAddr, state: Arc<State>) -> Result<()> {
+    state.handshakes.fetch_add(1, Ordering::Relaxed);
     let identity = state.shown().1.clone();
     let config = ServerConfig::builder()
         .with_no_client_auth()
@@ -184,7 +218,11 @@ async fn answer(stream: TcpStream, state: Arc<State>) -> Result<()> {
     while !request.ends_with(b"\r\n\r\n") {
         request.push(stream.read_u8().await.context("no whole request")?);
     }
-    state.requests.fetch_add(1, Ordering::Relaxed);
+    {
+        let mut requests = state.requests();
+        *requests.by_peer.entry(peer).or_default() += 1;
+        requests.token = bearer(&request).or(requests.token.take());
+    }
     let behaviour = state.shown().0;
     let text = "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\nconnection: close\r\n";
     match behaviour {
@@ -217,6 +255,14 @@ async fn answer(stream: TcpStream, state: Arc<State>) -> Result<()> {
     }
     stream.shutdown().await?;
     Ok(())
+}
+
+/// The token of a request.
+fn bearer(request: &[u8]) -> Option<String> {
+    let request = std::str::from_utf8(request).ok()?;
+    let mut headers = request.lines();
+    let header = headers.find(|line| line.to_ascii_lowercase().starts_with("authorization:"))?;
+    Some(header.rsplit(' ').next()?.to_owned())
 }
 
 /// A node that uses a tenth of a CPU and 1 GiB.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use contract::names::TRUST_LABEL;
+use contract::names::{KUBELET_SERVICE_ACCOUNT, TRUST_LABEL};
 use contract::report::ErrorClass;
 use contract::trust::TrustRecord;
 use jiff::Timestamp;
@@ -51,6 +51,7 @@ pub(super) async fn changes_are_refused(context: &Context) -> Result<()> {
         "a certificate with the wrong name was recorded"
     );
     let pin = record(context, &pinned).await?;
+    shows_the_second_account(context, &verified).await?;
 
     verified.present(self_signed_kubelet("verified")?);
     pinned.present(self_signed_kubelet("pinned")?);
@@ -64,6 +65,7 @@ pub(super) async fn changes_are_refused(context: &Context) -> Result<()> {
         "the record was changed"
     );
     ensure!(record(context, &pinned).await? == pin, "the pin was changed");
+    tokio::try_join!(nothing_is_sent(&verified), nothing_is_sent(&pinned))?;
     let stack = context.stack().await?;
     for class in [ErrorClass::TlsDowngrade, ErrorClass::TlsKeyChanged] {
         stack.expect_finding(class.as_str())?;
@@ -74,6 +76,34 @@ pub(super) async fn changes_are_refused(context: &Context) -> Result<()> {
         answering(context, 3).await
     })
     .await
+}
+
+/// What kubelets see is a token of the account that may do nothing else.
+async fn shows_the_second_account(context: &Context, fake: &FakeKubelet) -> Result<()> {
+    let token = fake.requests().token.context("a request without a token")?;
+    let review =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+    let args = ["create", "--filename", "-", "--output", "json"];
+    let review: Value =
+        serde_json::from_str(&context.cluster.kubectl_stdin(args, &review.to_string()).await?)?;
+    let user = &review["status"]["user"]["username"];
+    let expected = format!("system:serviceaccount:{NAMESPACE}:{KUBELET_SERVICE_ACCOUNT}");
+    ensure!(*user == expected, "the token is of {user}, expected {expected}");
+    Ok(())
+}
+
+/// Connections to a kubelet that is refused go on being tried, and none carries a request, which would show a token.
+async fn nothing_is_sent(fake: &FakeKubelet) -> Result<()> {
+    let (connections, requests) = (fake.connections(), fake.requests().count());
+    eventually("it is dialled again", SEEN_WITHIN, async || {
+        let more = fake.connections() - connections;
+        ensure!(more >= 4, "{more} connections more");
+        Ok(())
+    })
+    .await?;
+    let sent = fake.requests().count() - requests;
+    ensure!(sent == 0, "{sent} requests to {}, which is refused", fake.node);
+    Ok(())
 }
 
 /// Mode `Verify` with certificates that kubelets signed themselves: not ready, and the status says why and what to do.

@@ -179,11 +179,15 @@ pub async fn run(args: &ScenarioArgs) -> Result<ExitCode> {
     let scenario = SCENARIOS.iter().find(|scenario| scenario.name == args.name);
     let scenario = scenario.with_context(|| format!("there is no scenario {:?}", args.name))?;
     let context = Context::new(&args.cluster).await?;
-    let ended = tokio::time::timeout(scenario.deadline, (scenario.run)(&context)).await;
-    // Nodes that lead to this process have no meaning without it.
+    // A scenario that was killed may have left some.
     fake_kubelet::remove_all(&context).await?;
-    ended.with_context(|| format!("not over after {:?}", scenario.deadline))??;
-    Ok(ExitCode::SUCCESS)
+    let ended = tokio::time::timeout(scenario.deadline, (scenario.run)(&context)).await;
+    let ended = ended
+        .with_context(|| format!("not over after {:?}", scenario.deadline))
+        .flatten();
+    // Nodes that lead to this process have no meaning without it.
+    let removed = fake_kubelet::remove_all(&context).await;
+    ended.and(removed).map(|()| ExitCode::SUCCESS)
 }
 
 /// The image of what scenarios run in pods.

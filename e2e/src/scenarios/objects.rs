@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use contract::names::{MANAGED_BY, MANAGED_BY_LABEL, METRICS_GROUP};
+use contract::names::{CA_SECRET, MANAGED_BY, MANAGED_BY_LABEL, METRICS_GROUP, TRUST_LABEL};
 use serde_json::Value;
 
 use super::context::Context;
 use super::wait::eventually;
 
 /// Kinds whose objects get our labels from somewhere else: they belong to what controls them.
-const DERIVED: [&str; 6] = [
+const DERIVED: [&str; 5] = [
     "Pod",
     "ReplicaSet",
     "EndpointSlice",
     "Endpoints",
     "ControllerRevision",
-    "Event",
 ];
 /// Fields that change by themselves or with each write.
 const VOLATILE: [&str; 6] = [
@@ -72,7 +71,8 @@ impl Object {
         args
     }
 
-    /// What must be the same after a repair: everything but what changes by itself, and the content of Secrets.
+    /// What must be the same after a repair: everything but what changes by itself, and the
+    /// serving certificate.
     pub(super) fn essence(&self) -> Value {
         let mut essence = self.0.clone();
         if let Some(metadata) = essence.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -80,7 +80,8 @@ impl Object {
         }
         if let Some(fields) = essence.as_object_mut() {
             fields.remove("status");
-            if self.kind() == "Secret" {
+            // A new serving certificate is as good as the old one. An authority is what others trust.
+            if self.kind() == "Secret" && self.name() != CA_SECRET {
                 fields.remove("data");
             }
         }
@@ -101,6 +102,12 @@ impl std::fmt::Display for Object {
 impl Context {
     /// Every object with the operator's label, but those that some controller derived from one.
     pub(super) async fn our_objects(&self) -> Result<Vec<Object>> {
+        let mut objects = self.labelled(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}")).await?;
+        objects.retain(|object| !DERIVED.contains(&object.kind()));
+        Ok(objects)
+    }
+
+    async fn labelled(&self, selector: &str) -> Result<Vec<Object>> {
         let types = self
             .kubectl(&["api-resources", "--verbs=list", "--output=name"])
             .await?;
@@ -110,29 +117,31 @@ impl Context {
             .filter(|name| !name.ends_with(METRICS_GROUP))
             .collect();
         ensure!(!types.is_empty(), "kubectl api-resources names no type");
-        let selector = format!("{MANAGED_BY_LABEL}={MANAGED_BY}");
         let types = types.join(",");
         let args = [
             "get",
             &types,
             "--all-namespaces",
             "--selector",
-            &selector,
+            selector,
             "--output",
             "json",
         ];
         let found: Value = serde_json::from_str(&self.kubectl(&args).await?)?;
         let items = found["items"].as_array().context("kubectl get gave no list")?;
         let objects = items.iter().map(|item| Object(item.clone()));
-        Ok(objects
-            .filter(|object| !DERIVED.contains(&object.kind()))
-            .collect())
+        // Events tell what was; they are not ours.
+        Ok(objects.filter(|object| object.kind() != "Event").collect())
     }
 
-    /// Waits until no object with the operator's label is left, derived ones included.
+    /// Waits until no object with the operator's label is left, derived ones included, and none of what metrics-api
+    /// keeps for itself.
     pub(super) async fn nothing_left(&self, within: Duration) -> Result<()> {
         eventually("nothing of ours is left", within, async || {
-            let left: Vec<_> = self.our_objects().await?.iter().map(Object::to_string).collect();
+            let mut left = Vec::new();
+            for label in [format!("{MANAGED_BY_LABEL}={MANAGED_BY}"), TRUST_LABEL.to_owned()] {
+                left.extend(self.labelled(&label).await?.iter().map(Object::to_string));
+            }
             ensure!(left.is_empty(), "left: {}", left.join(", "));
             Ok(())
         })

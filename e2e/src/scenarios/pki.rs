@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, SanType,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -33,11 +33,12 @@ impl Identity {
         })
     }
 
-    /// The same certificate with a key that is not its own: what one has who knows only what is public.
+    /// The same certificate with a key that is not its own, of the kind that kubeadm makes: what one has who knows only
+    /// what is public.
     pub(super) fn without_its_key(&self) -> Result<Self> {
         Ok(Self {
             certificate: self.certificate.clone(),
-            key: key_der(&KeyPair::generate()?),
+            key: key_der(&KeyPair::generate_for(&PKCS_RSA_SHA256)?),
         })
     }
 }

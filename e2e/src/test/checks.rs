@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result, bail};
 use tokio::process::Command;
 
 use super::command::capture;
-use super::install_yaml;
 use super::table::Counts;
-use crate::tools::Tools;
+use super::{install_yaml, interruption};
+use crate::progress::Progress;
+use crate::tools::Clients;
 
 /// One check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,16 +26,19 @@ pub(super) enum Check {
     UnitTests,
     /// The chart is sound, and `install.yaml` is what it renders.
     Chart,
+    /// An interrupted `up` leaves nothing that `down` does not remove.
+    Interruption,
 }
 
 impl Check {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Fmt,
         Self::Ring,
         Self::Chart,
         Self::Clippy,
         Self::Docs,
         Self::UnitTests,
+        Self::Interruption,
     ];
 
     /// Its name on the command line and in the table.
@@ -46,19 +50,20 @@ impl Check {
             Self::Ring => "ring",
             Self::UnitTests => "unit-tests",
             Self::Chart => "chart",
+            Self::Interruption => "interruption",
         }
     }
 
-    /// Whether it runs one of the Go programs.
+    /// Whether it needs a cluster's programs, and the machine to be fit for one.
     pub(super) fn needs_tools(self) -> bool {
-        self == Self::Chart
+        self == Self::Interruption
     }
 
     /// Runs it in the repository `root`. `line` sees the output as it comes.
     pub(super) async fn run(
         self,
         root: &Path,
-        tools: Option<&Tools>,
+        progress: &Progress,
         line: impl FnMut(&str),
     ) -> Result<Counts> {
         match self {
@@ -73,9 +78,10 @@ impl Check {
             Self::Ring => ring(root, line).await,
             Self::UnitTests => unit_tests(root, line).await,
             Self::Chart => {
-                let tools = tools.context("the check needs helm")?;
-                chart(root, tools, line).await
+                let helm = Clients::built_helm(progress).await?;
+                chart(root, &helm, line).await
             }
+            Self::Interruption => interruption::run(line).await,
         }
     }
 }
@@ -157,9 +163,8 @@ impl std::fmt::Display for Failures {
 
 impl std::error::Error for Failures {}
 
-async fn chart(root: &Path, tools: &Tools, mut line: impl FnMut(&str)) -> Result<Counts> {
-    let helm = tools.program("helm")?;
-    let mut check = Command::new(&helm);
+async fn chart(root: &Path, helm: &Path, mut line: impl FnMut(&str)) -> Result<Counts> {
+    let mut check = Command::new(helm);
     check
         .current_dir(root)
         .args(["lint", "--strict", install_yaml::CHART]);
@@ -167,7 +172,7 @@ async fn chart(root: &Path, tools: &Tools, mut line: impl FnMut(&str)) -> Result
         .args(["--namespace", install_yaml::NAMESPACE])
         .args(["--kube-version", install_yaml::KUBE_VERSION]);
     capture(check, &mut line).await?.ok()?;
-    let rendered = install_yaml::render(root, &helm).await?;
+    let rendered = install_yaml::render(root, helm).await?;
     let path = root.join(install_yaml::PATH);
     let found =
         std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;

@@ -79,8 +79,7 @@ impl Clusters {
         let ended = capture(command, |line| eprintln!("             {line}"));
         match tokio::time::timeout(scenario.deadline + DEADLINE_GRACE, ended).await {
             Ok(ended) if ended.as_ref().is_ok_and(|captured| captured.success) => Ok(()),
-            // What it wrote has just been shown.
-            Ok(ended) => ended.and_then(|captured| bail!("{}", captured.ended())),
+            Ok(ended) => ended.and_then(|captured| bail!("{}", captured.error())),
             Err(_) => bail!("no end within {:?}", scenario.deadline + DEADLINE_GRACE),
         }
     }

@@ -22,9 +22,14 @@ pub(crate) struct Captured {
 }
 
 impl Captured {
-    /// The program with its arguments, and how it ended.
-    pub(crate) fn ended(&self) -> &str {
-        &self.ended
+    /// What it says from its last line that begins with `error:` on, or else how it ended.
+    pub(crate) fn error(&self) -> &str {
+        let said = self
+            .output
+            .rfind("\nerror: ")
+            .and_then(|at| self.output.get(at + 1..));
+        said.or_else(|| self.output.starts_with("error: ").then_some(&*self.output))
+            .map_or(&self.ended, str::trim_end)
     }
 
     /// What it wrote, or an error with the last lines of that if it did not succeed.

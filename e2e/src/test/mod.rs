@@ -4,9 +4,11 @@ mod checks;
 mod clusters;
 pub(crate) mod command;
 pub mod install_yaml;
+mod interruption;
 mod plan;
 mod table;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,7 @@ use self::table::{Counts, Outcome};
 use crate::images;
 use crate::paths;
 use crate::progress::Progress;
-use crate::scenarios::{Group, Scenario};
+use crate::scenarios::{ClusterKind, Group, Scenario};
 use crate::tools::Tools;
 
 const TOOLS_BUDGET: Duration = Duration::from_mins(12);
@@ -48,6 +50,7 @@ pub async fn run(names: &[String], keep: bool) -> Result<ExitCode> {
     }
     let total = table::total(&run.outcomes);
     println!("\n{}", table::render(&run.outcomes));
+    print!("{}", table::failures(&run.outcomes));
     if interrupted {
         bail!(
             "interrupted after {} passed, {} failed",
@@ -81,6 +84,8 @@ struct Run {
     progress: Progress,
     outcomes: Vec<Outcome>,
     clusters: Clusters,
+    /// Of which it was printed what helps to understand a failure.
+    diagnosed: BTreeSet<ClusterKind>,
 }
 
 impl Run {
@@ -90,7 +95,7 @@ impl Run {
             let built = self.builds(tools.as_ref()).await;
             self.clusters.set_images(built);
         }
-        self.checks(plan, tools.as_ref()).await;
+        self.checks(plan).await;
         for group in Group::ALL {
             let scenarios: Vec<_> = plan
                 .scenarios
@@ -136,7 +141,7 @@ impl Run {
         built
     }
 
-    async fn checks(&mut self, plan: &Plan, tools: Option<&Tools>) {
+    async fn checks(&mut self, plan: &Plan) {
         if plan.checks.is_empty() {
             return;
         }
@@ -146,7 +151,7 @@ impl Run {
             let root = paths::workspace();
             let result = self
                 .progress
-                .step(check.name(), check.run(&root, tools, |_| ()))
+                .step(check.name(), check.run(&root, &self.progress, |_| ()))
                 .await;
             self.report(&format!("checks/{}", check.name()), began, None, result);
         }
@@ -170,7 +175,8 @@ impl Run {
             let name = format!("{}/{}", group.name(), scenario.name);
             let failed = result.is_err();
             self.report(&name, began, None, result.map(|()| Counts::one(true)));
-            if failed {
+            // What follows a first failure often follows from it.
+            if failed && self.diagnosed.insert(scenario.cluster) {
                 self.clusters.diagnose(scenario.cluster).await;
             }
         }
@@ -191,20 +197,21 @@ impl Run {
     /// Prints how a step ended and keeps it for the table.
     fn report(&mut self, name: &str, began: Instant, budget: Option<Duration>, result: Result<Counts>) {
         let took = began.elapsed();
-        let counts = match result {
+        let (counts, failure) = match result {
             Ok(counts) => {
                 self.progress
                     .say(format_args!("PASSED {name} ({})", table::duration(took)));
-                counts
+                (counts, None)
             }
             Err(error) => {
                 self.progress.say(format_args!(
                     "FAILED {name} ({})\n{error:#}",
                     table::duration(took)
                 ));
-                error
+                let counts = error
                     .downcast_ref::<Failures>()
-                    .map_or(Counts::one(false), |failures| failures.counts)
+                    .map_or(Counts::one(false), |failures| failures.counts);
+                (counts, Some(format!("{error:#}")))
             }
         };
         self.outcomes.push(Outcome {
@@ -213,6 +220,7 @@ impl Run {
             budget,
             sum: false,
             counts,
+            failure,
         });
     }
 
@@ -228,6 +236,7 @@ impl Run {
             budget: Some(budget),
             sum: true,
             counts,
+            failure: None,
         };
         self.outcomes.insert(first, sum);
     }

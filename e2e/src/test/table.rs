@@ -16,6 +16,8 @@ pub(super) struct Outcome {
     pub(super) sum: bool,
     /// What it adds to the last line.
     pub(super) counts: Counts,
+    /// Why it failed.
+    pub(super) failure: Option<String>,
 }
 
 /// What passed and what failed.
@@ -103,6 +105,20 @@ pub(super) fn render(outcomes: &[Outcome]) -> String {
     table
 }
 
+/// How much of a failure is repeated below the table.
+const SHOWN: usize = 600;
+
+/// Each failure once more, where it is looked for: at the end.
+pub(super) fn failures(outcomes: &[Outcome]) -> String {
+    outcomes.iter().fold(String::new(), |mut text, outcome| {
+        if let Some(failure) = &outcome.failure {
+            let shown: String = failure.chars().take(SHOWN).collect();
+            let _ = writeln!(text, "FAILED {}: {}\n", outcome.name, shown.trim_end());
+        }
+        text
+    })
+}
+
 /// What all steps add up to.
 pub(super) fn total(outcomes: &[Outcome]) -> Counts {
     outcomes
@@ -122,6 +138,7 @@ mod tests {
             budget: budget.map(Duration::from_secs),
             sum,
             counts: Counts::one(passed),
+            failure: (!passed && !sum).then(|| "because".to_owned()),
         }
     }
 
@@ -152,6 +169,16 @@ mod tests {
             "operator           12m05s    12m00s  OVER BUDGET  FAILED"
         );
         assert_eq!(lines[3], "operator/repair     1m05s            FAILED");
+    }
+
+    #[test]
+    fn failures_are_repeated_once() {
+        let text = failures(&[
+            outcome("operator", 1, None, true, false),
+            outcome("operator/repair", 1, None, false, false),
+            outcome("operator/removal", 1, None, false, true),
+        ]);
+        assert_eq!(text, "FAILED operator/repair: because\n\n");
     }
 
     #[test]
