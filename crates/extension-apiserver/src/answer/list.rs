@@ -13,6 +13,9 @@ use crate::status::Status;
 
 /// How much is written before the resource is let go and the client's turn comes.
 const PART: usize = 64 * 1024;
+/// How many objects are looked at, and requirements of selectors held against them, before that: some milliseconds'
+/// work. Without it a selector that matches nothing would walk over everything in one go.
+const LOOKS: usize = 20_000;
 
 /// A list that is being written. Between two parts it holds the key of the last object and nothing of the resource.
 pub(super) struct List {
@@ -76,16 +79,17 @@ impl Chunks for List {
             after,
         };
         let mut last = Place::End;
+        let (mut looks, each) = (0, 1 + self.selection.requirements());
         self.resource.list(scope, &mut |item| {
-            if !self.selection.matches(item) {
-                return ControlFlow::Continue(());
+            looks += each;
+            if self.selection.matches(item) {
+                if self.any {
+                    out.push(b',');
+                }
+                self.any = true;
+                self.shape.item(&mut out, &self.names, item);
             }
-            if self.any {
-                out.push(b',');
-            }
-            self.any = true;
-            self.shape.item(&mut out, &self.names, item);
-            if out.len() < PART {
+            if out.len() < PART && looks < LOOKS {
                 return ControlFlow::Continue(());
             }
             last = Place::After(item.namespace().map(str::to_owned), item.name().to_owned());

@@ -7,6 +7,7 @@ use std::sync::{Arc, RwLock};
 use futures::executor::block_on;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -699,7 +700,7 @@ fn a_large_list_comes_in_parts_and_holds_no_lock_between_them() {
     *pods.items.write().unwrap() = many(3000);
     let api = api_of(&["v1"], Arc::clone(&pods), nodes);
     let mut response = start(&api, "GET /apis/metrics.k8s.io/v1/pods", &[]);
-    assert_eq!(hyper::body::Body::size_hint(response.body()).exact(), None);
+    assert_eq!(response.body().size_hint().exact(), None);
     let mut body = Vec::new();
     let mut parts = 0;
     while let Some(frame) = block_on(response.body_mut().frame()) {
@@ -718,6 +719,29 @@ fn a_large_list_comes_in_parts_and_holds_no_lock_between_them() {
     let list: Value = serde_json::from_slice(&body).unwrap();
     let expected: Vec<_> = many(3000).into_iter().map(|pod| pod.name).collect();
     assert_eq!(names(&list), expected);
+}
+
+#[test]
+fn a_selector_that_matches_nothing_lets_others_have_their_turn() {
+    let (pods, nodes) = resources();
+    *pods.items.write().unwrap() = many(50_000);
+    let api = api_of(&["v1"], Arc::clone(&pods), nodes);
+    let request = "GET /apis/metrics.k8s.io/v1/pods?labelSelector=third,none";
+    let mut response = start(&api, request, &[]);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let (mut pauses, mut body) = (0, Vec::new());
+    loop {
+        // Only possible while the list holds no lock.
+        drop(pods.items.write().unwrap());
+        match std::pin::Pin::new(response.body_mut()).poll_frame(&mut context) {
+            std::task::Poll::Pending => pauses += 1,
+            std::task::Poll::Ready(Some(frame)) => body.extend(frame.unwrap().into_data().unwrap()),
+            std::task::Poll::Ready(None) => break,
+        }
+    }
+    assert!(pauses >= 5, "{pauses}");
+    let list: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(list["items"], serde_json::json!([]));
 }
 
 #[test]
