@@ -22,7 +22,7 @@ mod tls;
 pub use health::HealthCheck;
 pub use options::{ApiGroup, Authentication, Authorization, Limits, ServingCertificate, VersionInfo};
 pub use resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
-pub use server::{BoundServer, Server, ServerBuilder};
+pub use server::{BoundServer, ServeError, Server, ServerBuilder};
 pub use status::Status;
 
 /// An error with its causes, each once: some errors print their cause themselves.

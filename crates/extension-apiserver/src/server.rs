@@ -1,14 +1,21 @@
 //! Putting a server together and running it.
 
+mod admission;
 mod connection;
 mod handle;
+mod metrics_page;
+mod requests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -20,15 +27,22 @@ use tokio_util::sync::CancellationToken;
 use self::handle::Handler;
 use crate::answer::Api;
 use crate::authn::token::TokenReviews;
-use crate::authn::watch::ConfigWatch;
+use crate::authn::watch::Config;
 pub use crate::authn::watch::LookupError;
 use crate::authz::Authorizer;
 use crate::health::HealthCheck;
 use crate::metrics::Metrics;
 use crate::options::{ApiGroup, Authentication, Authorization, Limits, ServingCertificate, VersionInfo};
+use crate::review::Reviews;
 use crate::status::Status;
 pub use crate::tls::CertificateError;
 use crate::tls::{Serving, server_config};
+
+/// How often is looked whether the last request in flight is answered.
+const DRAIN_CHECK: Duration = Duration::from_millis(50);
+
+const FOLLOWING: &str = "following the authentication ConfigMap";
+const KEEPING_FRESH: &str = "keeping the serving certificate fresh";
 
 /// Answers an extra endpoint with a JSON document.
 pub(crate) type Endpoint = Box<dyn Fn() -> Result<Vec<u8>, Status> + Send + Sync>;
@@ -128,8 +142,9 @@ impl ServerBuilder {
     /// Loads the certificate, reads the authentication `ConfigMap` and binds the address. Nothing is answered yet.
     pub async fn bind(self, address: SocketAddr) -> Result<BoundServer, BindError> {
         let certificate = Serving::load(&self.certificate, Timestamp::now())?;
-        let acceptor = TlsAcceptor::from(Arc::new(server_config(certificate.resolver())?));
-        let mut config = ConfigWatch::new(self.client.clone());
+        let tls = server_config(certificate.resolver(), self.limits.http2)?;
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let config = Config::new(self.client.clone());
         if let Err(error) = config.load().await {
             if !self.authentication.tolerate_lookup_failure {
                 return Err(error.into());
@@ -140,7 +155,7 @@ impl ServerBuilder {
             .await
             .map_err(|source| BindError::Listen { address, source })?;
         let stopping = CancellationToken::new();
-        let handler = Arc::new(self.handler(&config, stopping.clone()));
+        let handler = Arc::new(self.handler(Arc::clone(&config), stopping.clone()));
         Ok(BoundServer {
             listener,
             acceptor,
@@ -151,7 +166,7 @@ impl ServerBuilder {
         })
     }
 
-    fn handler(self, config: &ConfigWatch, stopping: CancellationToken) -> Handler {
+    fn handler(self, config: Arc<Config>, stopping: CancellationToken) -> Handler {
         let mut registry = self.registry;
         let resources = self.group.resources.iter();
         let resources = resources.map(|resource| resource.info().plural).collect();
@@ -176,11 +191,20 @@ impl ServerBuilder {
         }));
 
         let keep = self.authentication.token_cache_ttl;
+        let reviews = Arc::new(Reviews::default());
         Handler {
-            published: config.subscribe(),
-            tokens: TokenReviews::new(self.client.clone(), keep, Arc::clone(&metrics)),
-            authorizer: Authorizer::new(self.client, self.authorization, Arc::clone(&metrics)),
-            slots: Arc::new(Semaphore::new(self.limits.requests_in_flight)),
+            config,
+            tokens: TokenReviews::new(
+                self.client.clone(),
+                keep,
+                Arc::clone(&reviews),
+                Arc::clone(&metrics),
+            ),
+            authorizer: Authorizer::new(self.client, self.authorization, reviews, Arc::clone(&metrics)),
+            slots: Arc::new(Semaphore::new(self.limits.slots())),
+            sending_away: CancellationToken::new(),
+            count: AtomicU64::new(0),
+            hashing: RandomState::new(),
             limits: self.limits,
             api: Api::new(self.group, self.version, self.endpoints, checks),
             metrics,
@@ -202,7 +226,7 @@ pub struct BoundServer {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     certificate: Serving,
-    config: ConfigWatch,
+    config: Arc<Config>,
     handler: Arc<Handler>,
     stopping: CancellationToken,
 }
@@ -214,23 +238,62 @@ impl BoundServer {
     }
 
     /// Answers until `shutdown` completes. From then on `/readyz` fails; after [`Limits::shutdown_delay`] no connection
-    /// is accepted any more, and open requests have [`Limits::drain`] to end.
-    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        // Both end when the set is dropped.
+    /// is accepted any more, and open requests have [`Limits::drain`] to end. The error says that a part of the server
+    /// has ended before.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        // All of them end when the set is dropped.
         let mut background = JoinSet::new();
-        background.spawn(self.config.follow());
-        background.spawn(self.certificate.keep_fresh(Arc::clone(&self.handler.metrics)));
+        let part = |part| move |()| part;
+        background.spawn(Arc::clone(&self.config).follow().map(part(FOLLOWING)));
+        background.spawn(self.config.reread().map(part(FOLLOWING)));
+        let metrics = Arc::clone(&self.handler.metrics);
+        background.spawn(self.certificate.keep_fresh(metrics).map(part(KEEPING_FRESH)));
 
-        let (stop, delay) = (CancellationToken::new(), self.handler.limits.shutdown_delay);
+        let handler = Arc::clone(&self.handler);
+        let stop = CancellationToken::new();
         let accepting = connection::accept(self.listener, self.acceptor, self.handler, stop.clone());
         let stopping = async {
             shutdown.await;
             self.stopping.cancel();
-            tokio::time::sleep(delay).await;
+            tokio::time::sleep(handler.limits.shutdown_delay).await;
+            if handler.limits.shutdown_send_retry_after {
+                handler.sending_away.cancel();
+                let _ = tokio::time::timeout(handler.limits.drain, drained(&handler)).await;
+            }
             stop.cancel();
         };
-        tokio::join!(accepting, stopping);
+        tokio::select! {
+            ((), ()) = async { tokio::join!(accepting, stopping) } => Ok(()),
+            error = first_end(&mut background) => Err(error),
+        }
     }
+}
+
+/// Waits until one of the tasks ends, which none should.
+async fn first_end(background: &mut JoinSet<&'static str>) -> ServeError {
+    match background.join_next().await {
+        Some(Ok(part)) => ServeError { part, source: None },
+        Some(Err(error)) => ServeError {
+            part: "a part in the background",
+            source: Some(error),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until no request is in flight.
+async fn drained(handler: &Handler) {
+    while !handler.is_drained() {
+        tokio::time::sleep(DRAIN_CHECK).await;
+    }
+}
+
+/// A part of the server has ended, which none should: without it clients would be judged by what is no longer true.
+#[derive(Debug, thiserror::Error)]
+#[error("{part} has ended, which is a bug: the server cannot go on without it")]
+pub struct ServeError {
+    part: &'static str,
+    source: Option<tokio::task::JoinError>,
 }
 
 impl fmt::Debug for BoundServer {
@@ -263,4 +326,21 @@ pub enum BindError {
     /// TLS cannot be set up.
     #[error("failed to set up TLS")]
     Tls(#[from] rustls::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_is_named() {
+        let mut background = JoinSet::new();
+        background.spawn(std::future::pending());
+        background.spawn(std::future::ready(FOLLOWING));
+        let error = first_end(&mut background).await;
+        assert!(error.to_string().starts_with(FOLLOWING), "{error}");
+        background.spawn(async { panic!("a bug") });
+        let error = first_end(&mut background).await;
+        assert!(crate::error_chain(&error).contains("a bug"), "{error:?}");
+    }
 }

@@ -27,14 +27,19 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 }
 
 /// What every connection is accepted with.
-pub(crate) fn server_config(certificate: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, rustls::Error> {
+pub(crate) fn server_config(
+    certificate: Arc<dyn ResolvesServerCert>,
+    http2: bool,
+) -> Result<ServerConfig, rustls::Error> {
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(Arc::new(AnyChain(algorithms)))
         .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
+    let protocols = [HTTP_2, b"http/1.1"];
+    let offered = protocols.iter().skip(usize::from(!http2));
+    config.alpn_protocols = offered.map(|protocol| protocol.to_vec()).collect();
     // No resumption: each connection proves anew that it has its certificate's key, and nothing is kept for clients
     // that may never return.
     config.session_storage = Arc::new(NoServerSessionStorage {});
