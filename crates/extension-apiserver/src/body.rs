@@ -25,6 +25,35 @@ pub(crate) trait Chunks: Send {
     fn next(&mut self) -> Result<Option<Bytes>, Status>;
 }
 
+/// A part that is there, and those that come after it.
+pub(crate) struct After<C> {
+    first: Option<Bytes>,
+    rest: C,
+}
+
+impl<C> After<C> {
+    /// `first`, and then what `rest` makes.
+    pub(crate) fn new(first: Bytes, rest: C) -> Self {
+        let first = Some(first).filter(|first| !first.is_empty());
+        Self { first, rest }
+    }
+}
+
+impl<C: Chunks> Chunks for After<C> {
+    fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        match self.first.take() {
+            Some(first) => Ok(Some(first)),
+            None => self.rest.next(),
+        }
+    }
+}
+
+impl Chunks for Box<dyn Chunks> {
+    fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        self.as_mut().next()
+    }
+}
+
 impl Body {
     /// A body that is there as a whole.
     pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {

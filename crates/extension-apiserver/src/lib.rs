@@ -9,6 +9,7 @@ pub mod health;
 pub mod json;
 mod metrics;
 pub mod options;
+pub mod protobuf;
 mod request;
 pub mod resource;
 mod review;

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use jiff::Timestamp;
 
 use crate::json::{JsonArray, JsonObject};
+use crate::protobuf::Message;
 use crate::status::Status;
 
 /// A read-only API resource: it can be got and listed.
@@ -62,6 +63,9 @@ pub trait Item {
     fn creation_timestamp(&self) -> Option<Timestamp>;
     /// Appends the fields that come after `metadata`.
     fn write_fields(&self, object: &mut JsonObject<'_>);
+    /// Appends the fields that come after `metadata`, which is field 1, in protobuf's form. Only asked of resources that
+    /// say so ([`ResourceInfo::protobuf`]).
+    fn write_protobuf(&self, _message: &mut Message<'_>) {}
     /// Appends one cell for each of [`ResourceInfo::columns`].
     fn write_cells(&self, cells: &mut JsonArray<'_>);
 }
@@ -82,6 +86,8 @@ pub struct ResourceInfo {
     pub namespaced: bool,
     /// Short names for kubectl.
     pub short_names: Vec<&'static str>,
+    /// Whether items write themselves as protobuf too, which clients in Go prefer.
+    pub protobuf: bool,
     /// Columns of the printed table.
     pub columns: Vec<Column>,
     /// `OpenAPI` schema of one object, with `description`, `properties` and `required` of the fields after `metadata`.
@@ -99,6 +105,7 @@ impl ResourceInfo {
             list_kind: format!("{kind}List"),
             namespaced: true,
             short_names: Vec::new(),
+            protobuf: false,
             columns: Vec::new(),
             // Until it is told, nothing is promised.
             schema: serde_json::json!({"x-kubernetes-preserve-unknown-fields": true}),
@@ -134,6 +141,15 @@ impl ResourceInfo {
     #[must_use]
     pub fn schema(self, schema: serde_json::Value) -> Self {
         Self { schema, ..self }
+    }
+
+    /// Says that items write themselves as protobuf too.
+    #[must_use]
+    pub fn protobuf(self) -> Self {
+        Self {
+            protobuf: true,
+            ..self
+        }
     }
 
     /// Sets the columns of the table.

@@ -8,11 +8,15 @@ use std::{
 use extension_apiserver::{
     Item, Key, ListScope, Resource, ResourceInfo, Status,
     json::{JsonArray, JsonObject},
+    protobuf::Message,
 };
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{COLUMNS, schema, usage_schema, write_cells, write_time_and_window, write_usage};
+use super::{
+    COLUMNS, schema, usage_schema, write_cells, write_protobuf_time_and_window, write_protobuf_usage,
+    write_time_and_window, write_usage,
+};
 use crate::{
     index::{PodIndex, PodInfo, PodKey},
     store::{PodUsage, Store},
@@ -46,6 +50,7 @@ impl PodMetrics {
         });
         let info = ResourceInfo::namespaced("pods", "PodMetrics")
             .columns(COLUMNS)
+            .protobuf()
             .schema(schema("Resource usage of a pod.", ("containers", containers)));
         Self {
             info,
@@ -172,6 +177,16 @@ impl Item for PodItem<'_> {
                 });
             }
         });
+    }
+
+    fn write_protobuf(&self, message: &mut Message<'_>) {
+        write_protobuf_time_and_window(message, self.usage.time, self.usage.window);
+        for (name, usage) in self.usage.containers() {
+            message.message(4, |container| {
+                container.string(1, name);
+                write_protobuf_usage(container, 2, usage.cpu, usage.memory);
+            });
+        }
     }
 
     fn write_cells(&self, cells: &mut JsonArray<'_>) {

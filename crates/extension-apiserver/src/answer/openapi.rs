@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::negotiate::SERVED;
+use super::negotiate::Media;
 use crate::options::ApiGroup;
 use crate::resource::ResourceInfo;
 
@@ -143,14 +143,14 @@ impl Operations<'_> {
         });
         let ok = match self.flavour {
             Flavour::V2 => {
-                set(&mut get, "produces", json!(SERVED));
+                set(&mut get, "produces", json!(self.served()));
                 set(&mut get, "schemes", json!(["https"]));
                 json!({"description": "OK", "schema": schema})
             }
             Flavour::V3 => {
-                let content: Map<_, _> = SERVED
-                    .iter()
-                    .map(|served| ((*served).to_owned(), json!({"schema": schema})))
+                let served = self.served().into_iter();
+                let content: Map<_, _> = served
+                    .map(|served| (served.to_owned(), json!({"schema": schema})))
                     .collect();
                 json!({"description": "OK", "content": content})
             }
@@ -161,6 +161,11 @@ impl Operations<'_> {
             json!({"200": ok, "401": {"description": "Unauthorized"}}),
         );
         json!({"get": get, "parameters": parameters})
+    }
+
+    fn served(&self) -> Vec<&'static str> {
+        let served = Media::of(self.info);
+        served.iter().map(|media| media.name()).collect()
     }
 
     fn add_schemas(&self, group: &ApiGroup, version: &str, schemas: &mut Map<String, Value>) {
