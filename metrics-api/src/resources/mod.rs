@@ -31,6 +31,9 @@ const COLUMNS: [Column; 4] = [
     Column::string("Window", "duration"),
 ];
 
+/// The Go package of the types, which schemas are named after: clients are generated with the names they have there.
+const MODELS: &str = "io.k8s.metrics.pkg.apis.metrics";
+
 /// The schema of what both resources have, and of `more` beside it. The descriptions are those of the types in
 /// k8s.io/metrics.
 fn schema(description: &str, more: (&str, serde_json::Value)) -> serde_json::Value {
@@ -39,13 +42,12 @@ fn schema(description: &str, more: (&str, serde_json::Value)) -> serde_json::Val
         "required": ["timestamp", "window", more.0],
         "properties": {
             "timestamp": {
-                "type": "string",
-                "format": "date-time",
                 "description": "When the usage was read: the end of the window.",
+                "allOf": [{"$ref": "io.k8s.apimachinery.pkg.apis.meta.v1.Time"}],
             },
             "window": {
-                "type": "string",
                 "description": "How long before `timestamp` the interval starts that the CPU usage is the average of.",
+                "allOf": [{"$ref": "io.k8s.apimachinery.pkg.apis.meta.v1.Duration"}],
             },
         },
     });
@@ -63,7 +65,7 @@ fn usage_schema(of: &str) -> serde_json::Value {
     json!({
         "type": "object",
         "description": format!("What the {of} uses: `cpu` in cores, `memory` (the working set) in bytes."),
-        "additionalProperties": {"type": "string"},
+        "additionalProperties": {"$ref": "io.k8s.apimachinery.pkg.api.resource.Quantity"},
     })
 }
 

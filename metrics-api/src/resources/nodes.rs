@@ -10,7 +10,7 @@ use extension_apiserver::{
 use jiff::Timestamp;
 
 use super::{
-    COLUMNS, schema, usage_schema, write_cells, write_protobuf_time_and_window, write_protobuf_usage,
+    COLUMNS, MODELS, schema, usage_schema, write_cells, write_protobuf_time_and_window, write_protobuf_usage,
     write_time_and_window, write_usage,
 };
 use crate::{
@@ -35,6 +35,7 @@ impl NodeMetrics {
         let info = ResourceInfo::cluster_scoped("nodes", "NodeMetrics")
             .columns(COLUMNS)
             .protobuf()
+            .model_package(MODELS)
             .schema(schema(
                 "Resource usage of a node.",
                 ("usage", usage_schema("node")),

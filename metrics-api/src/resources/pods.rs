@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
-    COLUMNS, schema, usage_schema, write_cells, write_protobuf_time_and_window, write_protobuf_usage,
+    COLUMNS, MODELS, schema, usage_schema, write_cells, write_protobuf_time_and_window, write_protobuf_usage,
     write_time_and_window, write_usage,
 };
 use crate::{
@@ -39,19 +39,23 @@ impl PodMetrics {
         let containers = json!({
             "type": "array",
             "description": "The pod's running containers, ordered by name.",
-            "items": {
-                "type": "object",
-                "required": ["name", "usage"],
-                "properties": {
-                    "name": {"type": "string", "description": "Name of the container, as in the Pod's spec."},
-                    "usage": usage_schema("container"),
-                },
+            "items": {"$ref": "ContainerMetrics"},
+        });
+        let container = json!({
+            "type": "object",
+            "description": "Resource usage of a container.",
+            "required": ["name", "usage"],
+            "properties": {
+                "name": {"type": "string", "description": "Name of the container, as in the Pod's spec."},
+                "usage": usage_schema("container"),
             },
         });
         let info = ResourceInfo::namespaced("pods", "PodMetrics")
             .columns(COLUMNS)
             .protobuf()
-            .schema(schema("Resource usage of a pod.", ("containers", containers)));
+            .model_package(MODELS)
+            .schema(schema("Resource usage of a pod.", ("containers", containers)))
+            .model("ContainerMetrics", container);
         Self {
             info,
             store,

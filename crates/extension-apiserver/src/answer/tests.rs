@@ -193,6 +193,28 @@ fn pod(name: &str, container: &str, usage: [&str; 2], pairs: &[(&str, &str)]) ->
     }
 }
 
+/// What metrics-server says of that kind, without what the library adds.
+fn schema_of(kind: &str) -> Value {
+    let sample: Value = serde_json::from_str(&fixture("openapi-v3.json")).unwrap();
+    let name = format!("io.k8s.metrics.pkg.apis.metrics.v1beta1.{kind}");
+    // References as a resource gives them: bare names, of the same version without a package.
+    let schema = sample["components"]["schemas"][name].to_string();
+    let schema = schema
+        .replace(
+            "#/components/schemas/io.k8s.metrics.pkg.apis.metrics.v1beta1.",
+            "",
+        )
+        .replace("#/components/schemas/", "");
+    let mut schema: Value = serde_json::from_str(&schema).unwrap();
+    let fields = schema.as_object_mut().unwrap();
+    fields.remove("x-kubernetes-group-version-kind");
+    let properties = fields["properties"].as_object_mut().unwrap();
+    for name in ["apiVersion", "kind", "metadata"] {
+        properties.remove(name);
+    }
+    schema
+}
+
 /// The cluster that the samples were recorded on.
 fn resources() -> (Arc<Memory>, Arc<Memory>) {
     let control_plane = |name: &str, usage: [&str; 2]| {
@@ -224,16 +246,13 @@ fn resources() -> (Arc<Memory>, Arc<Memory>) {
         usage: ["169415881n", "996108Ki"].map(str::to_owned),
         container: String::new(),
     };
-    let schema = serde_json::json!({
-        "description": "What a thing uses.",
-        "required": ["timestamp"],
-        "properties": {"timestamp": {"type": "string", "format": "date-time"}},
-    });
     let pods = Memory {
         info: ResourceInfo::namespaced("pods", "PodMetrics")
             .columns(columns())
             .protobuf()
-            .schema(schema),
+            .model_package("io.k8s.metrics.pkg.apis.metrics")
+            .schema(schema_of("PodMetrics"))
+            .model("ContainerMetrics", schema_of("ContainerMetrics")),
         singular: "pods",
         items: RwLock::new(pods),
         refusal: RwLock::default(),
@@ -241,7 +260,9 @@ fn resources() -> (Arc<Memory>, Arc<Memory>) {
     let nodes = Memory {
         info: ResourceInfo::cluster_scoped("nodes", "NodeMetrics")
             .columns(columns())
-            .protobuf(),
+            .protobuf()
+            .model_package("io.k8s.metrics.pkg.apis.metrics")
+            .schema(schema_of("NodeMetrics")),
         singular: "node",
         items: RwLock::new(vec![node]),
         refusal: RwLock::default(),
@@ -649,8 +670,45 @@ fn openapi_describes_every_path_and_resolves() {
         "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
     )];
     assert_eq!(ask(&api, "GET /openapi/v2", &protobuf).code, 406);
-    assert_eq!(second.json()["paths"].as_object().unwrap().len(), 10);
-    insta::assert_json_snapshot!("openapi_v3", third.json());
+    assert_eq!(second.json()["paths"].as_object().unwrap().len(), 12);
+    insta::assert_json_snapshot!(
+        "openapi_v2_pods",
+        second.json()["paths"]["/apis/metrics.k8s.io/v1/pods"]["get"]
+    );
+    let definitions = &second.json()["definitions"];
+    let pods = &definitions["io.k8s.metrics.pkg.apis.metrics.v1.PodMetrics"]["properties"];
+    assert_eq!(
+        pods["metadata"]["$ref"],
+        "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    );
+    let quantity = &definitions["io.k8s.apimachinery.pkg.api.resource.Quantity"];
+    assert_eq!(
+        (&quantity["type"], &quantity["oneOf"]),
+        (&"string".into(), &Value::Null)
+    );
+    let text = second.text();
+    assert!(!text.contains("allOf") && !text.contains("components"));
+}
+
+#[test]
+fn openapi_is_what_metrics_server_describes() {
+    let mut expected: Value = serde_json::from_str(&fixture("openapi-v3.json")).unwrap();
+    let mut found = ask(&api(), "GET /openapi/v3/apis/metrics.k8s.io/v1beta1", &[]).json();
+    // Where it comes from is not what it says.
+    assert_eq!(found["info"].take()["title"], "metrics.k8s.io");
+    expected["info"].take();
+    for kind in ["Node", "Pod"] {
+        let items = format!(
+            "/components/schemas/io.k8s.metrics.pkg.apis.metrics.v1beta1.{kind}MetricsList/properties/items/description"
+        );
+        *expected.pointer_mut(&items).unwrap() = format!("List of {kind}Metrics.").into();
+    }
+    for part in ["paths", "components"] {
+        for (name, expected) in expected[part].as_object().unwrap() {
+            assert_eq!(&found[part][name], expected, "{part} {name}");
+        }
+    }
+    assert_eq!(found, expected);
 }
 
 #[test]
