@@ -21,7 +21,10 @@ mod tests;
 mod tls;
 
 pub use health::HealthCheck;
-pub use options::{ApiGroup, Authentication, Authorization, Limits, ServingCertificate, VersionInfo};
+pub use options::{
+    ApiGroup, Authentication, Authorities, Authorization, FrontProxyFiles, Limits, NamedCertificate,
+    ServingCertificate, TlsOptions, TlsVersion, VersionInfo,
+};
 pub use resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
 pub use server::{BoundServer, ServeError, Server, ServerBuilder};
 pub use status::Status;

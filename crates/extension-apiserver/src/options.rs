@@ -93,6 +93,85 @@ impl Default for Authorization {
     }
 }
 
+/// How connections are encrypted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// The oldest version spoken.
+    pub minimum: TlsVersion,
+    /// Suites of TLS 1.2 by their names in Go, as metrics-server's `--tls-cipher-suites`; none: all that are secure
+    /// enough. Those of TLS 1.3 are not chosen, as in Go.
+    pub cipher_suites: Vec<String>,
+    /// Certificates for clients that ask for a certain name, as metrics-server's `--tls-sni-cert-key`. The first that fits
+    /// is served.
+    pub by_name: Vec<NamedCertificate>,
+}
+
+/// A version of TLS. Older ones are not secure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[default]
+    V1_2,
+    /// TLS 1.3.
+    V1_3,
+}
+
+/// A certificate for certain names, read again when its files change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedCertificate {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+    /// Names, of which `*.` at the beginning stands for one label. Empty: those in the certificate.
+    pub names: Vec<String>,
+}
+
+/// Whom to trust, where that is not what kube-apiserver publishes. Files are read again each minute.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Authorities {
+    /// Authorities of client certificates in PEM form, as metrics-server's `--client-ca-file`.
+    pub client_ca: Option<PathBuf>,
+    /// The front proxy, as metrics-server's `--requestheader-*`.
+    pub front_proxy: Option<FrontProxyFiles>,
+    /// Whether nothing is read from the cluster, as metrics-server's `--authentication-skip-lookup`: only what is given here
+    /// is trusted.
+    pub skip_lookup: bool,
+}
+
+/// The front proxy, and what it says whom it speaks for by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontProxyFiles {
+    /// Authorities of its certificate in PEM form.
+    pub ca: PathBuf,
+    /// Common names its certificate may have; empty: any.
+    pub allowed_names: Vec<String>,
+    /// Headers with the user's name.
+    pub username_headers: Vec<String>,
+    /// Headers with the user's UID.
+    pub uid_headers: Vec<String>,
+    /// Headers with groups.
+    pub group_headers: Vec<String>,
+    /// Beginnings of the headers with extra values.
+    pub extra_headers_prefixes: Vec<String>,
+}
+
+impl FrontProxyFiles {
+    /// The front proxy of that authority, with the headers that kube-apiserver sends by default.
+    #[must_use]
+    pub fn new(ca: impl Into<PathBuf>) -> Self {
+        let one = |name: &str| vec![name.to_owned()];
+        Self {
+            ca: ca.into(),
+            allowed_names: Vec::new(),
+            username_headers: one("x-remote-user"),
+            uid_headers: Vec::new(),
+            group_headers: one("x-remote-group"),
+            extra_headers_prefixes: one("x-remote-extra-"),
+        }
+    }
+}
+
 /// What one client, and all together, may take up.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {

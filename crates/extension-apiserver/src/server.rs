@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use http::HeaderValue;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -32,10 +33,13 @@ pub use crate::authn::watch::LookupError;
 use crate::authz::Authorizer;
 use crate::health::HealthCheck;
 use crate::metrics::Metrics;
-use crate::options::{ApiGroup, Authentication, Authorization, Limits, ServingCertificate, VersionInfo};
+use crate::options::{
+    ApiGroup, Authentication, Authorities, Authorization, Limits, NamedCertificate, ServingCertificate,
+    TlsOptions, VersionInfo,
+};
 use crate::review::Reviews;
 use crate::status::Status;
-pub use crate::tls::CertificateError;
+pub use crate::tls::{CertificateError, TlsError};
 use crate::tls::{Serving, server_config};
 
 /// How often is looked whether the last request in flight is answered.
@@ -59,6 +63,9 @@ pub struct ServerBuilder {
     certificate: ServingCertificate,
     authentication: Authentication,
     authorization: Authorization,
+    authorities: Authorities,
+    tls: TlsOptions,
+    strict_transport_security: Option<HeaderValue>,
 }
 
 /// Where to start: [`Server::builder`].
@@ -80,6 +87,9 @@ impl Server {
             certificate,
             authentication: Authentication::default(),
             authorization: Authorization::default(),
+            authorities: Authorities::default(),
+            tls: TlsOptions::default(),
+            strict_transport_security: None,
         }
     }
 }
@@ -139,17 +149,45 @@ impl ServerBuilder {
         }
     }
 
+    /// Whom to trust, where that is not what kube-apiserver publishes.
+    #[must_use]
+    pub fn authorities(self, authorities: Authorities) -> Self {
+        Self { authorities, ..self }
+    }
+
+    /// How connections are encrypted.
+    #[must_use]
+    pub fn tls(self, tls: TlsOptions) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// The header `Strict-Transport-Security` of every answer, which tells browsers to come by TLS only.
+    #[must_use]
+    pub fn strict_transport_security(self, value: HeaderValue) -> Self {
+        Self {
+            strict_transport_security: Some(value),
+            ..self
+        }
+    }
+
     /// Loads the certificate, reads the authentication `ConfigMap` and binds the address. Nothing is answered yet.
     pub async fn bind(self, address: SocketAddr) -> Result<BoundServer, BindError> {
         let certificate = Serving::load(&self.certificate, Timestamp::now())?;
-        let tls = server_config(certificate.resolver(), self.limits.http2)?;
+        let mut named = Vec::new();
+        for NamedCertificate { certificate, key, .. } in &self.tls.by_name {
+            let (certificate, key) = (certificate.clone(), key.clone());
+            let files = ServingCertificate::Files { certificate, key };
+            named.push(Serving::load(&files, Timestamp::now())?);
+        }
+        let tls = server_config(&self.tls, &certificate, &named, self.limits.http2)?;
         let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let config = Config::new(self.client.clone());
+        let config = Config::new(self.client.clone(), self.authorities.clone());
         if let Err(error) = config.load().await {
             if !self.authentication.tolerate_lookup_failure {
                 return Err(error.into());
             }
             tracing::warn!(%error, "starting all the same: client certificates are refused until it can be read");
+            config.go_without();
         }
         let listener = TcpListener::bind(address)
             .await
@@ -160,6 +198,7 @@ impl ServerBuilder {
             listener,
             acceptor,
             certificate,
+            named,
             config,
             handler,
             stopping,
@@ -205,6 +244,7 @@ impl ServerBuilder {
             sending_away: CancellationToken::new(),
             count: AtomicU64::new(0),
             hashing: RandomState::new(),
+            strict_transport_security: self.strict_transport_security,
             limits: self.limits,
             api: Api::new(self.group, self.version, self.endpoints, checks),
             metrics,
@@ -226,6 +266,7 @@ pub struct BoundServer {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     certificate: Serving,
+    named: Vec<Serving>,
     config: Arc<Config>,
     handler: Arc<Handler>,
     stopping: CancellationToken,
@@ -247,7 +288,10 @@ impl BoundServer {
         background.spawn(Arc::clone(&self.config).follow().map(part(FOLLOWING)));
         background.spawn(self.config.reread().map(part(FOLLOWING)));
         let metrics = Arc::clone(&self.handler.metrics);
-        background.spawn(self.certificate.keep_fresh(metrics).map(part(KEEPING_FRESH)));
+        for (nth, certificate) in std::iter::once(self.certificate).chain(self.named).enumerate() {
+            let fresh = certificate.keep_fresh(Arc::clone(&metrics), nth == 0);
+            background.spawn(fresh.map(part(KEEPING_FRESH)));
+        }
 
         let handler = Arc::clone(&self.handler);
         let stop = CancellationToken::new();
@@ -325,7 +369,7 @@ pub enum BindError {
     Authentication(#[from] LookupError),
     /// TLS cannot be set up.
     #[error("failed to set up TLS")]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] TlsError),
 }
 
 #[cfg(test)]

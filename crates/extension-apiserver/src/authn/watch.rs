@@ -13,6 +13,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::config::AuthenticationConfig;
+use super::files;
+use crate::options::Authorities;
 use crate::review::{ReviewError, in_time};
 
 const NAMESPACE: &str = "kube-system";
@@ -37,10 +39,11 @@ pub(crate) struct Published {
     pub(crate) config: AuthenticationConfig,
 }
 
-/// The `ConfigMap` cannot be read or used at the start.
+/// Whom to trust cannot be read, or not be used, at the start.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to read ConfigMap {NAMESPACE}/{NAME}, which says whom to trust: {found}. {remedy}")]
+#[error("failed to read {place}: {found}. {remedy}")]
 pub struct LookupError {
+    place: String,
     found: String,
     remedy: &'static str,
 }
@@ -58,13 +61,23 @@ impl LookupError {
             _ => "Check that kube-apiserver can be reached from here and is healthy",
         };
         Self {
+            place: format!("ConfigMap {NAMESPACE}/{NAME}, which says whom to trust"),
             found: error.to_string(),
             remedy,
         }
     }
 
+    fn unusable_files(found: String) -> Self {
+        Self {
+            place: "the files that say whom to trust".to_owned(),
+            found,
+            remedy: "Nothing is read from the cluster: mend the files that are to be trusted instead",
+        }
+    }
+
     fn unusable(found: String) -> Self {
         Self {
+            place: format!("ConfigMap {NAMESPACE}/{NAME}, which says whom to trust"),
             found,
             remedy: "kube-apiserver writes it from its --client-ca-file and --requestheader-* flags: mend those",
         }
@@ -74,24 +87,28 @@ impl LookupError {
 /// The `ConfigMap`, read and followed.
 pub(crate) struct Config {
     api: Api<ConfigMap>,
+    authorities: Authorities,
     seen: Mutex<Seen>,
     published: watch::Sender<Arc<Published>>,
     /// When it was last read for a client's sake.
     refreshed: tokio::sync::Mutex<Option<Instant>>,
 }
 
-/// The data of the last one that was not unusable, and of the last one that was.
+/// The data of the last one, before and after what is told otherwise was put in its place; and of the last one that was
+/// unusable.
 #[derive(Default)]
 struct Seen {
+    published: BTreeMap<String, String>,
     taken: Option<BTreeMap<String, String>>,
     refused: Option<BTreeMap<String, String>>,
 }
 
 impl Config {
     /// Nothing is read yet.
-    pub(crate) fn new(client: kube::Client) -> Arc<Self> {
+    pub(crate) fn new(client: kube::Client, authorities: Authorities) -> Arc<Self> {
         Arc::new(Self {
             api: Api::namespaced(client, NAMESPACE),
+            authorities,
             seen: Mutex::default(),
             published: watch::Sender::default(),
             refreshed: tokio::sync::Mutex::default(),
@@ -110,10 +127,14 @@ impl Config {
 
     /// Reads it once, so that a server that may not read it ends at once and says so.
     pub(crate) async fn load(&self) -> Result<(), LookupError> {
+        if self.authorities.skip_lookup {
+            return self.publish(BTreeMap::new()).map_err(LookupError::unusable_files);
+        }
         for last in 1..=TRIES {
             match in_time(self.api.get(NAME)).await {
                 Ok(config_map) => {
-                    return self.publish(config_map).map_err(LookupError::unusable);
+                    let data = config_map.data.unwrap_or_default();
+                    return self.publish(data).map_err(LookupError::unusable);
                 }
                 Err(error) if last == TRIES || is_final(&error) => {
                     return Err(LookupError::unread(&error));
@@ -127,8 +148,18 @@ impl Config {
         Ok(())
     }
 
+    /// Goes on without having read it: what files say counts all the same.
+    pub(crate) fn go_without(&self) {
+        if self.authorities != Authorities::default() {
+            let _ = self.publish(BTreeMap::new());
+        }
+    }
+
     /// Watches it for ever.
     pub(crate) async fn follow(self: Arc<Self>) {
+        if self.authorities.skip_lookup {
+            return std::future::pending().await;
+        }
         // The built-in role grants list and watch for this one name only.
         let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
         let mut events = watcher(self.api.clone(), config).default_backoff().boxed();
@@ -139,7 +170,7 @@ impl Config {
                 Ok(Some(Event::Apply(config_map) | Event::InitApply(config_map))) => {
                     listed = true;
                     // Refused ones have been logged.
-                    let _ = self.publish(config_map);
+                    let _ = self.publish(config_map.data.unwrap_or_default());
                 }
                 Ok(Some(Event::InitDone)) if listed => {}
                 Ok(Some(Event::InitDone | Event::Delete(_))) => tracing::warn!(
@@ -178,21 +209,45 @@ impl Config {
 
     /// Reads it once. Failures are not told: the watch tells its own.
     async fn read(&self) {
+        if self.authorities.skip_lookup {
+            let _ = self.publish(BTreeMap::new());
+            return;
+        }
         let before = self.published.borrow().generation;
         match in_time(self.api.get(NAME)).await {
             // What the watch has brought meanwhile may be newer.
             Ok(config_map) if self.published.borrow().generation == before => {
-                let _ = self.publish(config_map);
+                let _ = self.publish(config_map.data.unwrap_or_default());
             }
             Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "failed to read ConfigMap {NAMESPACE}/{NAME}"),
+            Err(error) => {
+                tracing::debug!(%error, "failed to read ConfigMap {NAMESPACE}/{NAME}");
+                self.reread_files();
+            }
+        }
+    }
+
+    /// Reads the files again beside what was published last.
+    fn reread_files(&self) {
+        if self.authorities != Authorities::default() && self.published.borrow().generation > 0 {
+            let published = {
+                let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.published.clone()
+            };
+            let _ = self.publish(published);
         }
     }
 
     /// Makes a new generation of what is new and usable. What cannot be used is logged once, and the last one stays.
-    fn publish(&self, config_map: ConfigMap) -> Result<(), String> {
-        let data = config_map.data.unwrap_or_default();
+    fn publish(&self, published: BTreeMap<String, String>) -> Result<(), String> {
+        let data = files::put_in(published.clone(), &self.authorities).inspect_err(|error| {
+            tracing::error!(
+                error,
+                "cannot tell whom to trust, what was last read stays in force"
+            );
+        })?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.published = published;
         if seen.taken.as_ref() == Some(&data) {
             return Ok(());
         }
@@ -247,7 +302,7 @@ mod tests {
     async fn a_dead_watch_costs_a_minute_at_most() {
         let cluster = Cluster::new(Ok(published(None, Some(&Authority::new("first")))));
         cluster.deafen();
-        let config = Config::new(cluster.client());
+        let config = Config::new(cluster.client(), Authorities::default());
         config.load().await.unwrap();
         let mut generations = config.subscribe();
         generations.mark_unchanged();
@@ -266,7 +321,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_is_read_for_clients_once_a_second_at_most() {
         let cluster = Cluster::new(Ok(published(None, Some(&Authority::new("first")))));
-        let config = Config::new(cluster.client());
+        let config = Config::new(cluster.client(), Authorities::default());
         config.refresh().await;
         assert_eq!(config.published().generation, 1);
         cluster.publish(Ok(published(None, Some(&Authority::new("next")))));

@@ -44,6 +44,7 @@ pub(crate) struct Handler {
     pub(crate) sending_away: CancellationToken,
     pub(crate) count: AtomicU64,
     pub(crate) hashing: RandomState,
+    pub(crate) strict_transport_security: Option<HeaderValue>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) registry: Registry,
 }
@@ -76,6 +77,10 @@ impl Handler {
             Err(status) => (answer::refuse(&status, &parts.headers), None),
         };
         let code = response.status();
+        if let Some(value) = &self.strict_transport_security {
+            let headers = response.headers_mut();
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, value.clone());
+        }
         if parts.method == Method::HEAD {
             let length = response.body().size_hint().exact();
             if let Some(length) = length.filter(|_| code != StatusCode::NOT_MODIFIED) {

@@ -31,8 +31,8 @@ use super::cluster::{Cluster, Content};
 use super::published;
 use crate::json::{JsonArray, JsonObject};
 use crate::{
-    ApiGroup, Authentication, Item, Key, Limits, ListScope, Resource, ResourceInfo, ServeError, Server,
-    ServingCertificate, Status,
+    ApiGroup, Authentication, Authorities, FrontProxyFiles, Item, Key, Limits, ListScope, NamedCertificate,
+    Resource, ResourceInfo, ServeError, Server, ServingCertificate, Status, TlsOptions, TlsVersion,
 };
 
 const NAME: &str = "metrics-api.system.svc";
@@ -1121,4 +1121,85 @@ async fn metrics_are_for_those_who_may_read_them() {
     let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert_eq!(page.headers["content-type"], openmetrics);
     assert!(page.text.ends_with("# EOF\n") && page.text.contains("# TYPE apiserver_request counter"));
+}
+
+#[tokio::test]
+async fn files_may_say_whom_to_trust_without_the_cluster() {
+    let world = World::new();
+    world.cluster.publish(Err((403, "may not")));
+    std::fs::write(world.path("proxy-ca.crt"), world.proxies.pem()).unwrap();
+    let authorities = Authorities {
+        front_proxy: Some(FrontProxyFiles::new(world.path("proxy-ca.crt"))),
+        skip_lookup: true,
+        ..Authorities::default()
+    };
+    let running = start(world.builder().authorities(authorities.clone())).await;
+    let mut proxy = world.connect(&running, Some(&world.proxy()), Http::Two).await;
+    assert_eq!(proxy.get(THINGS, &JANE).await.code, 200);
+    assert_eq!(proxy.get("/readyz", &JANE).await.code, 200);
+    let admin = world.clients.client("admin");
+    let mut admin = world.connect(&running, Some(&admin), Http::Two).await;
+    assert_eq!(admin.get(THINGS, &[]).await.code, 401);
+
+    // A new authority in the file is seen as soon as somebody comes with it.
+    let next = Authority::new("next");
+    std::fs::write(world.path("proxy-ca.crt"), next.pem()).unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let mut newer = world
+        .connect(&running, Some(&next.client("any")), Http::Two)
+        .await;
+    assert_eq!(newer.get(THINGS, &JANE).await.code, 200);
+
+    std::fs::remove_file(world.path("proxy-ca.crt")).unwrap();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let error = world
+        .builder()
+        .authorities(authorities)
+        .bind(address)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("proxy-ca.crt"), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_is_served_to_those_who_ask_for_its_name() {
+    let world = World::new();
+    let other = world.serving.server("other.example");
+    std::fs::write(world.path("other.crt"), other.certificate_pem()).unwrap();
+    std::fs::write(world.path("other.key"), other.key_pem()).unwrap();
+    for names in [vec![], vec!["*.example".to_owned()]] {
+        let tls = TlsOptions {
+            minimum: TlsVersion::V1_3,
+            by_name: vec![NamedCertificate {
+                certificate: world.path("other.crt"),
+                key: world.path("other.key"),
+                names,
+            }],
+            ..TlsOptions::default()
+        };
+        let hsts = "max-age=31536000".parse().unwrap();
+        let running = start(world.builder().tls(tls).strict_transport_security(hsts)).await;
+        let mut roots = RootCertStore::empty();
+        roots.add(world.serving.certificate()).unwrap();
+        let config = ClientConfig::builder_with_provider(crate::tls::provider())
+            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(running.address).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        let asked = ServerName::try_from("other.example").unwrap();
+        let tls = connector.connect(asked, stream).await.unwrap();
+        assert_eq!(
+            tls.get_ref().1.peer_certificates().unwrap()[0].to_vec(),
+            other.der()
+        );
+        let mut usual = world.connect(&running, None, Http::Two).await;
+        let answer = usual.get("/livez", &[]).await;
+        assert_eq!(answer.headers["strict-transport-security"], "max-age=31536000");
+        let older = world
+            .dial_by(&rustls::version::TLS12, &running, None, Http::Two)
+            .await;
+        assert!(older.is_err());
+    }
 }

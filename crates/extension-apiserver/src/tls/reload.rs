@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
@@ -73,8 +72,8 @@ impl Serving {
     }
 
     /// What handshakes take the certificate from.
-    pub(crate) fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
-        Arc::new(Current(self.current.subscribe()))
+    pub(super) fn current(&self) -> Current {
+        Current(self.current.subscribe())
     }
 
     /// When the certificate now served ends.
@@ -83,9 +82,12 @@ impl Serving {
     }
 
     /// Reads the files again and again. A pair that cannot be served is refused, and the one before stays.
-    pub(crate) async fn keep_fresh(mut self, metrics: Arc<Metrics>) {
+    /// `metrics` are told when the certificate ends, of one of several only of the first.
+    pub(crate) async fn keep_fresh(mut self, metrics: Arc<Metrics>, first: bool) {
         loop {
-            metrics.serving_certificate(self.not_after());
+            if first {
+                metrics.serving_certificate(self.not_after());
+            }
             tokio::time::sleep(INTERVAL).await;
             let checked = tokio::task::spawn_blocking(move || {
                 let outcome = self.check(Timestamp::now());
@@ -204,11 +206,12 @@ impl fmt::Debug for Serving {
 
 /// Gives each handshake the pair of that moment.
 #[derive(Debug)]
-struct Current(watch::Receiver<Arc<Pair>>);
+pub(super) struct Current(watch::Receiver<Arc<Pair>>);
 
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.borrow().key))
+impl Current {
+    /// The pair of this moment.
+    pub(super) fn now(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0.borrow().key)
     }
 }
 
