@@ -97,7 +97,7 @@ pub async fn run(
         tasks.spawn(cluster::prune_records(client, records, gone));
     }
     tokio::select! {
-        () = server.serve(shutdown.cancelled_owned()) => Ok(()),
+        ended = server.serve(shutdown.cancelled_owned()) => Ok(ended?),
         // They run for ever: one that ends has met a bug, and half a program answers wrongly.
         ended = tasks.join_next() => match ended {
             Some(Err(error)) => Err(anyhow!(error).context("a part of the program ended")),

@@ -14,7 +14,7 @@ use crate::cache::{Cache, Key, KeyBuilder};
 use crate::metrics::Metrics;
 use crate::options::Authorization;
 use crate::request::RequestInfo;
-use crate::review::{Log, ReviewError, in_time};
+use crate::review::{Log, ReviewError, Reviews};
 use crate::status::{Quoted, Status};
 
 /// Answers kept at most.
@@ -29,53 +29,73 @@ enum Decision {
 
 /// Asks whether a user may do something.
 pub(crate) struct Authorizer {
+    always_allow_paths: Vec<String>,
+    cache: Cache<Answer>,
+    asking: Arc<Asking>,
+}
+
+type Answer = Result<Decision, ReviewError>;
+
+struct Asking {
     api: Api<SubjectAccessReview>,
-    options: Authorization,
-    cache: Cache<Result<Decision, ReviewError>>,
+    allow_ttl: Duration,
+    deny_ttl: Duration,
+    reviews: Arc<Reviews>,
     metrics: Arc<Metrics>,
     log: Log,
 }
 
 impl Authorizer {
     /// Asks through `client`.
-    pub(crate) fn new(client: kube::Client, options: Authorization, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        client: kube::Client,
+        options: Authorization,
+        reviews: Arc<Reviews>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
-            api: Api::all(client),
-            options,
+            always_allow_paths: options.always_allow_paths,
             cache: Cache::new(CAPACITY),
-            metrics,
-            log: Log::new("SubjectAccessReview"),
+            asking: Arc::new(Asking {
+                api: Api::all(client),
+                allow_ttl: options.allow_ttl,
+                deny_ttl: options.deny_ttl,
+                reviews,
+                metrics,
+                log: Log::new("SubjectAccessReview"),
+            }),
         }
     }
 
     /// Passes if the user may, or else answers with a refusal.
     pub(crate) async fn authorize(&self, user: &User, info: &RequestInfo) -> Result<(), Status> {
-        if user.is_master() || self.is_open(info) {
+        if user.is_master() || is_always_allowed(&self.always_allow_paths, info) {
             return Ok(());
         }
-        match self.cache.get(key(user, info), || self.ask(user, info)).await {
+        let (asking, spec) = (Arc::clone(&self.asking), spec(user, info));
+        let ask = || async move { asking.ask(spec).await };
+        match self.cache.get(key(user, info), ask).await {
             Ok(Decision::Allowed) => Ok(()),
             Ok(Decision::Denied(reason)) => {
-                self.metrics.denied();
+                self.asking.metrics.denied();
                 Err(forbidden(user, info, &reason))
             }
+            Err(ReviewError::Busy) => Err(Status::too_many_requests(1)),
             Err(error) => Err(Status::internal(&format_args!(
                 "SubjectAccessReview failed: {error}"
             ))),
         }
     }
+}
 
-    /// Whether what is asked for is open to everybody.
-    pub(crate) fn is_open(&self, info: &RequestInfo) -> bool {
-        is_always_allowed(&self.options.always_allow_paths, info)
-    }
-
-    async fn ask(&self, user: &User, info: &RequestInfo) -> (Result<Decision, ReviewError>, Duration) {
+impl Asking {
+    async fn ask(&self, spec: SubjectAccessReviewSpec) -> (Answer, Duration) {
         let review = SubjectAccessReview {
-            spec: spec(user, info),
+            spec,
             ..SubjectAccessReview::default()
         };
-        let answer = in_time(self.api.create(&PostParams::default(), &review)).await;
+        let params = PostParams::default();
+        let answer = self.reviews.ask(|| self.api.create(&params, &review)).await;
         let decision = answer
             .and_then(|answer| answer.status.ok_or(ReviewError::Empty))
             .map(|status| {
@@ -88,8 +108,8 @@ impl Authorizer {
         self.log.outcome(&decision);
         self.metrics.access_review(decision.is_ok());
         let keep = match &decision {
-            Ok(Decision::Allowed) => self.options.allow_ttl,
-            Ok(Decision::Denied(_)) => self.options.deny_ttl,
+            Ok(Decision::Allowed) => self.allow_ttl,
+            Ok(Decision::Denied(_)) => self.deny_ttl,
             Err(_) => Duration::ZERO,
         };
         (decision, keep)

@@ -8,6 +8,9 @@ use hyper::body::{Frame, SizeHint};
 
 use crate::status::Status;
 
+/// What is given to a client at once.
+const PIECE: usize = 128 * 1024;
+
 /// The body of an answer: there as a whole, or made while the client reads it.
 pub(crate) struct Body {
     ready: Option<Bytes>,
@@ -17,8 +20,38 @@ pub(crate) struct Body {
 /// Makes the parts of a body, each when it is wanted. The error breaks the connection off, so that the client does
 /// not take what it has for all there is.
 pub(crate) trait Chunks: Send {
-    /// The next part, or `None` after the last.
+    /// The next part, or `None` after the last. An empty part says that there is more, but not without a pause: others
+    /// have their turn then.
     fn next(&mut self) -> Result<Option<Bytes>, Status>;
+}
+
+/// A part that is there, and those that come after it.
+pub(crate) struct After<C> {
+    first: Option<Bytes>,
+    rest: C,
+}
+
+impl<C> After<C> {
+    /// `first`, and then what `rest` makes.
+    pub(crate) fn new(first: Bytes, rest: C) -> Self {
+        let first = Some(first).filter(|first| !first.is_empty());
+        Self { first, rest }
+    }
+}
+
+impl<C: Chunks> Chunks for After<C> {
+    fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        match self.first.take() {
+            Some(first) => Ok(Some(first)),
+            None => self.rest.next(),
+        }
+    }
+}
+
+impl Chunks for Box<dyn Chunks> {
+    fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        self.as_mut().next()
+    }
 }
 
 impl Body {
@@ -31,7 +64,7 @@ impl Body {
     /// A body that begins with `first`; what follows is asked of `rest`.
     pub(crate) fn streamed(first: Bytes, rest: Box<dyn Chunks>) -> Self {
         Self {
-            ready: Some(first),
+            ready: Some(first).filter(|first| !first.is_empty()),
             rest: Some(rest),
         }
     }
@@ -43,17 +76,27 @@ impl hyper::body::Body for Body {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(ready) = self.ready.take() {
-            return Poll::Ready(Some(Ok(Frame::data(ready))));
+        if let Some(ready) = &mut self.ready {
+            // In pieces, so that no more than one is in the hands of a client that does not read.
+            let piece = ready.split_to(ready.len().min(PIECE));
+            if ready.is_empty() {
+                self.ready = None;
+            }
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let next = match &mut self.rest {
             Some(rest) => rest.next(),
             None => Ok(None),
         };
-        if !matches!(next, Ok(Some(_))) {
-            self.rest = None;
+        match &next {
+            Ok(Some(part)) if part.is_empty() => {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => self.rest = None,
         }
         Poll::Ready(next.transpose().map(|chunk| chunk.map(Frame::data)))
     }

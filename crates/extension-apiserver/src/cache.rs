@@ -67,20 +67,32 @@ impl<V: Clone> Cache<V> {
     }
 
     /// The answer kept for `key`, or what `ask` brings, kept for as long as that says. An answer to be kept for no
-    /// time goes only to those who were waiting for it.
-    pub(crate) async fn get<F>(&self, key: Key, ask: impl FnOnce() -> F) -> V
+    /// time goes only to those who were waiting for it. Asking goes on when whoever began it goes away: a client that
+    /// comes, leaves and comes again is not asked about each time.
+    pub(crate) async fn get<F>(&self, key: Key, ask: impl FnOnce() -> F + Send + 'static) -> V
     where
-        F: Future<Output = (V, Duration)>,
+        V: Send + Sync + 'static,
+        F: Future<Output = (V, Duration)> + Send + 'static,
     {
         let slot = self.slot(key, Instant::now());
-        // If the one who asks goes away, the next waiting one asks.
-        let (answer, _) = slot
-            .get_or_init(|| async {
+        if let Some((answer, _)) = slot.get() {
+            return answer.clone();
+        }
+        let asking = tokio::spawn(async move {
+            let asked = slot.get_or_init(|| async {
                 let (answer, keep) = ask().await;
                 (answer, Instant::now() + keep)
-            })
-            .await;
-        answer.clone()
+            });
+            asked.await.0.clone()
+        });
+        match asking.await {
+            Ok(answer) => answer,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The process ends.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 
     fn slot(&self, key: Key, now: Instant) -> Slot<V> {
@@ -114,9 +126,10 @@ mod tests {
         key.build()
     }
 
-    async fn ask(cache: &Cache<usize>, name: &str, calls: &AtomicUsize, keep: Duration) -> usize {
+    async fn ask(cache: &Cache<usize>, name: &str, calls: &Arc<AtomicUsize>, keep: Duration) -> usize {
+        let calls = Arc::clone(calls);
         cache
-            .get(key(name), || async {
+            .get(key(name), move || async move {
                 tokio::task::yield_now().await;
                 (calls.fetch_add(1, Ordering::Relaxed) + 1, keep)
             })
@@ -125,7 +138,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_kept_for_its_time() {
-        let (cache, calls) = (Cache::new(8), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new(8), Arc::new(AtomicUsize::new(0)));
         assert_eq!(ask(&cache, "a", &calls, KEEP).await, 1);
         tokio::time::advance(KEEP.mul_f64(0.9)).await;
         assert_eq!(ask(&cache, "a", &calls, KEEP).await, 1);
@@ -136,7 +149,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn those_who_wait_share_one_call_even_if_its_answer_is_not_kept() {
-        let (cache, calls) = (Cache::new(8), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new(8), Arc::new(AtomicUsize::new(0)));
         let shared = tokio::join!(
             ask(&cache, "a", &calls, Duration::ZERO),
             ask(&cache, "a", &calls, Duration::ZERO)
@@ -146,16 +159,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_goes_away_does_not_hold_up_the_others() {
-        let (cache, calls) = (Cache::new(8), AtomicUsize::new(0));
-        let gone = cache.get(key("a"), || async { std::future::pending().await });
+    async fn asking_goes_on_when_the_one_who_began_it_goes_away() {
+        let (cache, calls) = (Cache::new(8), Arc::new(AtomicUsize::new(0)));
+        let slow = Arc::clone(&calls);
+        let gone = cache.get(key("a"), move || async move {
+            tokio::time::sleep(KEEP * 2).await;
+            (slow.fetch_add(1, Ordering::Relaxed) + 1, KEEP)
+        });
         assert!(tokio::time::timeout(KEEP, gone).await.is_err());
         assert_eq!(ask(&cache, "a", &calls, KEEP).await, 1);
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_never_holds_more_than_its_capacity_and_keeps_what_is_used() {
-        let (cache, calls) = (Cache::new(8), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new(8), Arc::new(AtomicUsize::new(0)));
         for name in 0..100 {
             ask(&cache, &format!("{name}"), &calls, KEEP).await;
             ask(&cache, "often", &calls, KEEP).await;

@@ -9,6 +9,7 @@ pub mod health;
 pub mod json;
 mod metrics;
 pub mod options;
+pub mod protobuf;
 mod request;
 pub mod resource;
 mod review;
@@ -20,9 +21,12 @@ mod tests;
 mod tls;
 
 pub use health::HealthCheck;
-pub use options::{ApiGroup, Authentication, Authorization, Limits, ServingCertificate, VersionInfo};
+pub use options::{
+    ApiGroup, Authentication, Authorities, Authorization, FrontProxyFiles, Limits, NamedCertificate,
+    ServingCertificate, TlsOptions, TlsVersion, VersionInfo,
+};
 pub use resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
-pub use server::{BoundServer, Server, ServerBuilder};
+pub use server::{BoundServer, ServeError, Server, ServerBuilder};
 pub use status::Status;
 
 /// An error with its causes, each once: some errors print their cause themselves.

@@ -73,6 +73,7 @@ pub(crate) struct Metrics {
     in_flight: Gauge,
     rejected: Counter,
     connections: Gauge,
+    dropped: Counter,
     handshake_errors: Counter,
     authentications: Family<Outcome, Counter>,
     token_reviews: Family<Outcome, Counter>,
@@ -92,6 +93,7 @@ impl Metrics {
             in_flight: Gauge::default(),
             rejected: Counter::default(),
             connections: Gauge::default(),
+            dropped: Counter::default(),
             handshake_errors: Counter::default(),
             authentications: Family::default(),
             token_reviews: Family::default(),
@@ -119,6 +121,11 @@ impl Metrics {
             m.rejected.clone(),
         );
         registry.register("connections", "Open connections", m.connections.clone());
+        registry.register(
+            "dropped_connections",
+            "Connections of unproven clients closed because too many were open",
+            m.dropped.clone(),
+        );
         registry.register(
             "tls_handshake_errors",
             "Handshakes that failed",
@@ -177,6 +184,11 @@ impl Metrics {
     /// Counts a connection until dropped.
     pub(crate) fn connection(&self) -> GaugeGuard {
         GaugeGuard::new(&self.connections)
+    }
+
+    /// A connection was closed to make room for another.
+    pub(crate) fn connection_dropped(&self) {
+        self.dropped.inc();
     }
 
     /// A request was one too many.

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use jiff::Timestamp;
 
 use crate::json::{JsonArray, JsonObject};
+use crate::protobuf::Message;
 use crate::status::Status;
 
 /// A read-only API resource: it can be got and listed.
@@ -62,6 +63,9 @@ pub trait Item {
     fn creation_timestamp(&self) -> Option<Timestamp>;
     /// Appends the fields that come after `metadata`.
     fn write_fields(&self, object: &mut JsonObject<'_>);
+    /// Appends the fields that come after `metadata`, which is field 1, in protobuf's form. Only asked of resources that
+    /// say so ([`ResourceInfo::protobuf`]).
+    fn write_protobuf(&self, _message: &mut Message<'_>) {}
     /// Appends one cell for each of [`ResourceInfo::columns`].
     fn write_cells(&self, cells: &mut JsonArray<'_>);
 }
@@ -82,10 +86,17 @@ pub struct ResourceInfo {
     pub namespaced: bool,
     /// Short names for kubectl.
     pub short_names: Vec<&'static str>,
+    /// Whether items write themselves as protobuf too, which clients in Go prefer.
+    pub protobuf: bool,
     /// Columns of the printed table.
     pub columns: Vec<Column>,
+    /// What the names of its `OpenAPI` schemas begin with, before version and kind: `io.k8s.metrics.pkg.apis.metrics`.
+    /// Empty: the group's labels, reversed.
+    pub model_package: &'static str,
     /// `OpenAPI` schema of one object, with `description`, `properties` and `required` of the fields after `metadata`.
     pub schema: serde_json::Value,
+    /// Further `OpenAPI` schemas that it refers to, by name.
+    pub models: Vec<(&'static str, serde_json::Value)>,
 }
 
 impl ResourceInfo {
@@ -99,9 +110,12 @@ impl ResourceInfo {
             list_kind: format!("{kind}List"),
             namespaced: true,
             short_names: Vec::new(),
+            protobuf: false,
             columns: Vec::new(),
+            model_package: "",
             // Until it is told, nothing is promised.
             schema: serde_json::json!({"x-kubernetes-preserve-unknown-fields": true}),
+            models: Vec::new(),
         }
     }
 
@@ -130,10 +144,38 @@ impl ResourceInfo {
     }
 
     /// Sets the `OpenAPI` schema: a JSON object with `description`, `properties` and `required` of the fields after
-    /// `metadata`. What holds the fields (`apiVersion`, `kind`, `metadata`, lists) is added by the library.
+    /// `metadata`, as `OpenAPI` 3 has it. What holds the fields (`apiVersion`, `kind`, `metadata`, lists) is added by the
+    /// library. References are names alone: `{"$ref": "ContainerMetrics"}` for one of [`Self::model`],
+    /// `{"$ref": "io.k8s.apimachinery.pkg.api.resource.Quantity"}` for one of Kubernetes' own, of which the library has
+    /// those that metadata and metrics are made of.
     #[must_use]
     pub fn schema(self, schema: serde_json::Value) -> Self {
         Self { schema, ..self }
+    }
+
+    /// Adds an `OpenAPI` schema that that one refers to.
+    #[must_use]
+    pub fn model(mut self, name: &'static str, schema: serde_json::Value) -> Self {
+        self.models.push((name, schema));
+        self
+    }
+
+    /// Sets what the names of its `OpenAPI` schemas begin with.
+    #[must_use]
+    pub fn model_package(self, model_package: &'static str) -> Self {
+        Self {
+            model_package,
+            ..self
+        }
+    }
+
+    /// Says that items write themselves as protobuf too.
+    #[must_use]
+    pub fn protobuf(self) -> Self {
+        Self {
+            protobuf: true,
+            ..self
+        }
     }
 
     /// Sets the columns of the table.

@@ -1,14 +1,22 @@
 //! Putting a server together and running it.
 
+mod admission;
 mod connection;
 mod handle;
+mod metrics_page;
+mod requests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
+use futures::FutureExt as _;
+use http::HeaderValue;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -20,15 +28,25 @@ use tokio_util::sync::CancellationToken;
 use self::handle::Handler;
 use crate::answer::Api;
 use crate::authn::token::TokenReviews;
-use crate::authn::watch::ConfigWatch;
+use crate::authn::watch::Config;
 pub use crate::authn::watch::LookupError;
 use crate::authz::Authorizer;
 use crate::health::HealthCheck;
 use crate::metrics::Metrics;
-use crate::options::{ApiGroup, Authentication, Authorization, Limits, ServingCertificate, VersionInfo};
+use crate::options::{
+    ApiGroup, Authentication, Authorities, Authorization, Limits, NamedCertificate, ServingCertificate,
+    TlsOptions, VersionInfo,
+};
+use crate::review::Reviews;
 use crate::status::Status;
-pub use crate::tls::CertificateError;
+pub use crate::tls::{CertificateError, TlsError};
 use crate::tls::{Serving, server_config};
+
+/// How often is looked whether the last request in flight is answered.
+const DRAIN_CHECK: Duration = Duration::from_millis(50);
+
+const FOLLOWING: &str = "following the authentication ConfigMap";
+const KEEPING_FRESH: &str = "keeping the serving certificate fresh";
 
 /// Answers an extra endpoint with a JSON document.
 pub(crate) type Endpoint = Box<dyn Fn() -> Result<Vec<u8>, Status> + Send + Sync>;
@@ -45,6 +63,9 @@ pub struct ServerBuilder {
     certificate: ServingCertificate,
     authentication: Authentication,
     authorization: Authorization,
+    authorities: Authorities,
+    tls: TlsOptions,
+    strict_transport_security: Option<HeaderValue>,
 }
 
 /// Where to start: [`Server::builder`].
@@ -66,6 +87,9 @@ impl Server {
             certificate,
             authentication: Authentication::default(),
             authorization: Authorization::default(),
+            authorities: Authorities::default(),
+            tls: TlsOptions::default(),
+            strict_transport_security: None,
         }
     }
 }
@@ -125,33 +149,63 @@ impl ServerBuilder {
         }
     }
 
+    /// Whom to trust, where that is not what kube-apiserver publishes.
+    #[must_use]
+    pub fn authorities(self, authorities: Authorities) -> Self {
+        Self { authorities, ..self }
+    }
+
+    /// How connections are encrypted.
+    #[must_use]
+    pub fn tls(self, tls: TlsOptions) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// The header `Strict-Transport-Security` of every answer, which tells browsers to come by TLS only.
+    #[must_use]
+    pub fn strict_transport_security(self, value: HeaderValue) -> Self {
+        Self {
+            strict_transport_security: Some(value),
+            ..self
+        }
+    }
+
     /// Loads the certificate, reads the authentication `ConfigMap` and binds the address. Nothing is answered yet.
     pub async fn bind(self, address: SocketAddr) -> Result<BoundServer, BindError> {
         let certificate = Serving::load(&self.certificate, Timestamp::now())?;
-        let acceptor = TlsAcceptor::from(Arc::new(server_config(certificate.resolver())?));
-        let mut config = ConfigWatch::new(self.client.clone());
+        let mut named = Vec::new();
+        for NamedCertificate { certificate, key, .. } in &self.tls.by_name {
+            let (certificate, key) = (certificate.clone(), key.clone());
+            let files = ServingCertificate::Files { certificate, key };
+            named.push(Serving::load(&files, Timestamp::now())?);
+        }
+        let tls = server_config(&self.tls, &certificate, &named, self.limits.http2)?;
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let config = Config::new(self.client.clone(), self.authorities.clone());
         if let Err(error) = config.load().await {
             if !self.authentication.tolerate_lookup_failure {
                 return Err(error.into());
             }
             tracing::warn!(%error, "starting all the same: client certificates are refused until it can be read");
+            config.go_without();
         }
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| BindError::Listen { address, source })?;
         let stopping = CancellationToken::new();
-        let handler = Arc::new(self.handler(&config, stopping.clone()));
+        let handler = Arc::new(self.handler(Arc::clone(&config), stopping.clone()));
         Ok(BoundServer {
             listener,
             acceptor,
             certificate,
+            named,
             config,
             handler,
             stopping,
         })
     }
 
-    fn handler(self, config: &ConfigWatch, stopping: CancellationToken) -> Handler {
+    fn handler(self, config: Arc<Config>, stopping: CancellationToken) -> Handler {
         let mut registry = self.registry;
         let resources = self.group.resources.iter();
         let resources = resources.map(|resource| resource.info().plural).collect();
@@ -176,11 +230,21 @@ impl ServerBuilder {
         }));
 
         let keep = self.authentication.token_cache_ttl;
+        let reviews = Arc::new(Reviews::default());
         Handler {
-            published: config.subscribe(),
-            tokens: TokenReviews::new(self.client.clone(), keep, Arc::clone(&metrics)),
-            authorizer: Authorizer::new(self.client, self.authorization, Arc::clone(&metrics)),
-            slots: Arc::new(Semaphore::new(self.limits.requests_in_flight)),
+            config,
+            tokens: TokenReviews::new(
+                self.client.clone(),
+                keep,
+                Arc::clone(&reviews),
+                Arc::clone(&metrics),
+            ),
+            authorizer: Authorizer::new(self.client, self.authorization, reviews, Arc::clone(&metrics)),
+            slots: Arc::new(Semaphore::new(self.limits.slots())),
+            sending_away: CancellationToken::new(),
+            count: AtomicU64::new(0),
+            hashing: RandomState::new(),
+            strict_transport_security: self.strict_transport_security,
             limits: self.limits,
             api: Api::new(self.group, self.version, self.endpoints, checks),
             metrics,
@@ -202,7 +266,8 @@ pub struct BoundServer {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     certificate: Serving,
-    config: ConfigWatch,
+    named: Vec<Serving>,
+    config: Arc<Config>,
     handler: Arc<Handler>,
     stopping: CancellationToken,
 }
@@ -214,23 +279,65 @@ impl BoundServer {
     }
 
     /// Answers until `shutdown` completes. From then on `/readyz` fails; after [`Limits::shutdown_delay`] no connection
-    /// is accepted any more, and open requests have [`Limits::drain`] to end.
-    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        // Both end when the set is dropped.
+    /// is accepted any more, and open requests have [`Limits::drain`] to end. The error says that a part of the server
+    /// has ended before.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        // All of them end when the set is dropped.
         let mut background = JoinSet::new();
-        background.spawn(self.config.follow());
-        background.spawn(self.certificate.keep_fresh(Arc::clone(&self.handler.metrics)));
+        let part = |part| move |()| part;
+        background.spawn(Arc::clone(&self.config).follow().map(part(FOLLOWING)));
+        background.spawn(self.config.reread().map(part(FOLLOWING)));
+        let metrics = Arc::clone(&self.handler.metrics);
+        for (nth, certificate) in std::iter::once(self.certificate).chain(self.named).enumerate() {
+            let fresh = certificate.keep_fresh(Arc::clone(&metrics), nth == 0);
+            background.spawn(fresh.map(part(KEEPING_FRESH)));
+        }
 
-        let (stop, delay) = (CancellationToken::new(), self.handler.limits.shutdown_delay);
+        let handler = Arc::clone(&self.handler);
+        let stop = CancellationToken::new();
         let accepting = connection::accept(self.listener, self.acceptor, self.handler, stop.clone());
         let stopping = async {
             shutdown.await;
             self.stopping.cancel();
-            tokio::time::sleep(delay).await;
+            tokio::time::sleep(handler.limits.shutdown_delay).await;
+            if handler.limits.shutdown_send_retry_after {
+                handler.sending_away.cancel();
+                let _ = tokio::time::timeout(handler.limits.drain, drained(&handler)).await;
+            }
             stop.cancel();
         };
-        tokio::join!(accepting, stopping);
+        tokio::select! {
+            ((), ()) = async { tokio::join!(accepting, stopping) } => Ok(()),
+            error = first_end(&mut background) => Err(error),
+        }
     }
+}
+
+/// Waits until one of the tasks ends, which none should.
+async fn first_end(background: &mut JoinSet<&'static str>) -> ServeError {
+    match background.join_next().await {
+        Some(Ok(part)) => ServeError { part, source: None },
+        Some(Err(error)) => ServeError {
+            part: "a part in the background",
+            source: Some(error),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until no request is in flight.
+async fn drained(handler: &Handler) {
+    while !handler.is_drained() {
+        tokio::time::sleep(DRAIN_CHECK).await;
+    }
+}
+
+/// A part of the server has ended, which none should: without it clients would be judged by what is no longer true.
+#[derive(Debug, thiserror::Error)]
+#[error("{part} has ended, which is a bug: the server cannot go on without it")]
+pub struct ServeError {
+    part: &'static str,
+    source: Option<tokio::task::JoinError>,
 }
 
 impl fmt::Debug for BoundServer {
@@ -262,5 +369,22 @@ pub enum BindError {
     Authentication(#[from] LookupError),
     /// TLS cannot be set up.
     #[error("failed to set up TLS")]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] TlsError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_is_named() {
+        let mut background = JoinSet::new();
+        background.spawn(std::future::pending());
+        background.spawn(std::future::ready(FOLLOWING));
+        let error = first_end(&mut background).await;
+        assert!(error.to_string().starts_with(FOLLOWING), "{error}");
+        background.spawn(async { panic!("a bug") });
+        let error = first_end(&mut background).await;
+        assert!(crate::error_chain(&error).contains("a bug"), "{error:?}");
+    }
 }

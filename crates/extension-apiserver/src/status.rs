@@ -132,6 +132,15 @@ impl Status {
         Self::about(429, "TooManyRequests", message, details)
     }
 
+    /// 429 of a server that is about to end, to be tried again after so many seconds.
+    #[must_use]
+    pub fn shutting_down(retry_after_seconds: u32) -> Self {
+        Self {
+            message: "The apiserver is shutting down, please try again later.".to_owned(),
+            ..Self::too_many_requests(retry_after_seconds)
+        }
+    }
+
     /// 500. `error` goes to the client: it must hold no secret.
     #[must_use]
     pub fn internal(error: &dyn Display) -> Self {

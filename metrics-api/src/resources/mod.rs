@@ -3,7 +3,7 @@
 //! A timestamp is printed to the millisecond, as kubelets give it, while metrics-server cuts it to whole seconds: only so can
 //! an observer find the two samples behind a usage, at `timestamp` and `timestamp - window`. RFC 3339 allows a
 //! fraction, and Go's `time.Parse`, by which kubectl and the controller of autoscalers read
-//! `metav1.Time`, accepts one.
+//! `metav1.Time`, accepts one. Protobuf has the whole seconds only, as from Go.
 
 mod nodes;
 mod pods;
@@ -14,6 +14,7 @@ pub use pods::PodMetrics;
 use extension_apiserver::{
     Column,
     json::{JsonArray, JsonObject},
+    protobuf::Message,
 };
 use serde_json::json;
 
@@ -30,6 +31,9 @@ const COLUMNS: [Column; 4] = [
     Column::string("Window", "duration"),
 ];
 
+/// The Go package of the types, which schemas are named after: clients are generated with the names they have there.
+const MODELS: &str = "io.k8s.metrics.pkg.apis.metrics";
+
 /// The schema of what both resources have, and of `more` beside it. The descriptions are those of the types in
 /// k8s.io/metrics.
 fn schema(description: &str, more: (&str, serde_json::Value)) -> serde_json::Value {
@@ -38,13 +42,12 @@ fn schema(description: &str, more: (&str, serde_json::Value)) -> serde_json::Val
         "required": ["timestamp", "window", more.0],
         "properties": {
             "timestamp": {
-                "type": "string",
-                "format": "date-time",
                 "description": "When the usage was read: the end of the window.",
+                "allOf": [{"$ref": "io.k8s.apimachinery.pkg.apis.meta.v1.Time"}],
             },
             "window": {
-                "type": "string",
                 "description": "How long before `timestamp` the interval starts that the CPU usage is the average of.",
+                "allOf": [{"$ref": "io.k8s.apimachinery.pkg.apis.meta.v1.Duration"}],
             },
         },
     });
@@ -62,7 +65,7 @@ fn usage_schema(of: &str) -> serde_json::Value {
     json!({
         "type": "object",
         "description": format!("What the {of} uses: `cpu` in cores, `memory` (the working set) in bytes."),
-        "additionalProperties": {"type": "string"},
+        "additionalProperties": {"$ref": "io.k8s.apimachinery.pkg.api.resource.Quantity"},
     })
 }
 
@@ -75,6 +78,25 @@ fn write_usage(object: &mut JsonObject<'_>, cpu: u64, memory: u64) {
     object.object("usage", |usage| {
         usage.display("cpu", &Cpu(cpu));
         usage.display("memory", &Memory(memory));
+    });
+}
+
+/// Fields 2 and 3 of both messages of `k8s.io/metrics`.
+fn write_protobuf_time_and_window(message: &mut Message<'_>, time: UnixMillis, window: u64) {
+    message.message(2, |message| {
+        // As from Go, whose metav1.Time drops the fraction in protobuf.
+        message.integer(1, time.0.div_euclid(1000));
+        message.integer(2, 0);
+    });
+    let nanos = i64::try_from(window.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    message.message(3, |message| message.integer(1, nanos));
+}
+
+/// A `usage` map of quantities.
+fn write_protobuf_usage(message: &mut Message<'_>, field: u32, cpu: u64, memory: u64) {
+    message.entry(field, "cpu", |quantity| quantity.display(1, &Cpu(cpu)));
+    message.entry(field, "memory", |quantity| {
+        quantity.display(1, &Memory(memory));
     });
 }
 

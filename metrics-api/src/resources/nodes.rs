@@ -5,10 +5,14 @@ use std::{ops::ControlFlow, sync::Arc};
 use extension_apiserver::{
     Item, Key, ListScope, Resource, ResourceInfo, Status,
     json::{JsonArray, JsonObject},
+    protobuf::Message,
 };
 use jiff::Timestamp;
 
-use super::{COLUMNS, schema, usage_schema, write_cells, write_time_and_window, write_usage};
+use super::{
+    COLUMNS, MODELS, schema, usage_schema, write_cells, write_protobuf_time_and_window, write_protobuf_usage,
+    write_time_and_window, write_usage,
+};
 use crate::{
     index::{NodeIndex, NodeInfo},
     store::{Store, series::Usage},
@@ -30,6 +34,8 @@ impl NodeMetrics {
     pub fn new(store: Arc<Store>, nodes: Arc<NodeIndex>, clock: MonotonicClock) -> Self {
         let info = ResourceInfo::cluster_scoped("nodes", "NodeMetrics")
             .columns(COLUMNS)
+            .protobuf()
+            .model_package(MODELS)
             .schema(schema(
                 "Resource usage of a node.",
                 ("usage", usage_schema("node")),
@@ -111,6 +117,11 @@ impl Item for NodeItem<'_> {
     fn write_fields(&self, object: &mut JsonObject<'_>) {
         write_time_and_window(object, self.usage.time, self.usage.window);
         write_usage(object, self.usage.cpu, self.usage.memory);
+    }
+
+    fn write_protobuf(&self, message: &mut Message<'_>) {
+        write_protobuf_time_and_window(message, self.usage.time, self.usage.window);
+        write_protobuf_usage(message, 4, self.usage.cpu, self.usage.memory);
     }
 
     fn write_cells(&self, cells: &mut JsonArray<'_>) {

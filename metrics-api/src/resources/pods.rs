@@ -8,11 +8,15 @@ use std::{
 use extension_apiserver::{
     Item, Key, ListScope, Resource, ResourceInfo, Status,
     json::{JsonArray, JsonObject},
+    protobuf::Message,
 };
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{COLUMNS, schema, usage_schema, write_cells, write_time_and_window, write_usage};
+use super::{
+    COLUMNS, MODELS, schema, usage_schema, write_cells, write_protobuf_time_and_window, write_protobuf_usage,
+    write_time_and_window, write_usage,
+};
 use crate::{
     index::{PodIndex, PodInfo, PodKey},
     store::{PodUsage, Store},
@@ -35,18 +39,23 @@ impl PodMetrics {
         let containers = json!({
             "type": "array",
             "description": "The pod's running containers, ordered by name.",
-            "items": {
-                "type": "object",
-                "required": ["name", "usage"],
-                "properties": {
-                    "name": {"type": "string", "description": "Name of the container, as in the Pod's spec."},
-                    "usage": usage_schema("container"),
-                },
+            "items": {"$ref": "ContainerMetrics"},
+        });
+        let container = json!({
+            "type": "object",
+            "description": "Resource usage of a container.",
+            "required": ["name", "usage"],
+            "properties": {
+                "name": {"type": "string", "description": "Name of the container, as in the Pod's spec."},
+                "usage": usage_schema("container"),
             },
         });
         let info = ResourceInfo::namespaced("pods", "PodMetrics")
             .columns(COLUMNS)
-            .schema(schema("Resource usage of a pod.", ("containers", containers)));
+            .protobuf()
+            .model_package(MODELS)
+            .schema(schema("Resource usage of a pod.", ("containers", containers)))
+            .model("ContainerMetrics", container);
         Self {
             info,
             store,
@@ -172,6 +181,16 @@ impl Item for PodItem<'_> {
                 });
             }
         });
+    }
+
+    fn write_protobuf(&self, message: &mut Message<'_>) {
+        write_protobuf_time_and_window(message, self.usage.time, self.usage.window);
+        for (name, usage) in self.usage.containers() {
+            message.message(4, |container| {
+                container.string(1, name);
+                write_protobuf_usage(container, 2, usage.cpu, usage.memory);
+            });
+        }
     }
 
     fn write_cells(&self, cells: &mut JsonArray<'_>) {

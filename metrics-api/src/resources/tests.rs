@@ -231,6 +231,54 @@ fn tables_have_the_columns_and_cells_of_metrics_servers() {
     }
 }
 
+/// What an item writes as protobuf after its metadata, read by the messages of `k8s.io/metrics`.
+fn decoded<T: prost::Message + Default>(item: &dyn Item) -> T {
+    let mut out = Vec::new();
+    item.write_protobuf(&mut Message::new(&mut out));
+    T::decode(out.as_slice()).unwrap()
+}
+
+#[test]
+fn protobuf_says_what_json_says() {
+    use k8s_pb::metrics::pkg::apis::metrics::v1beta1 as messages;
+    let nanos = |window: &Value| {
+        let window = crate::time::parse_go_duration(window.as_str().unwrap()).unwrap();
+        i64::try_from(window.as_nanos()).unwrap()
+    };
+    let seconds = |time: &Value| {
+        time.as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+            .as_second()
+    };
+    let usage = |usage: &std::collections::BTreeMap<
+        String,
+        k8s_pb::apimachinery::pkg::api::resource::Quantity,
+    >| { json!({"cpu": usage["cpu"].string(), "memory": usage["memory"].string()}) };
+    let cluster = Cluster::recorded();
+    let (nodes, pods) = (cluster.node_metrics(), cluster.pod_metrics());
+    assert!(nodes.info().protobuf && pods.info().protobuf);
+    let compared = list(&nodes, ListScope::default(), |item| {
+        let (json, found) = (object(item), decoded::<messages::NodeMetrics>(item));
+        assert_eq!(found.timestamp.unwrap().seconds(), seconds(&json["timestamp"]));
+        assert_eq!(found.window.unwrap().duration(), nanos(&json["window"]));
+        assert_eq!(usage(&found.usage), json["usage"]);
+    });
+    assert_eq!(compared.len(), 1);
+    let compared = list(&pods, ListScope::default(), |item| {
+        let (json, found) = (object(item), decoded::<messages::PodMetrics>(item));
+        assert_eq!(found.timestamp.unwrap().seconds(), seconds(&json["timestamp"]));
+        assert_eq!(found.window.unwrap().duration(), nanos(&json["window"]));
+        let containers = found.containers.iter();
+        let containers: Vec<_> = containers
+            .map(|container| json!({"name": container.name(), "usage": usage(&container.usage)}))
+            .collect();
+        assert_eq!(Value::from(containers), json["containers"]);
+    });
+    assert_eq!(compared.len(), 3);
+}
+
 #[test]
 fn cells_of_a_pod_are_the_sum_of_its_containers() {
     let cluster = Cluster::recorded();

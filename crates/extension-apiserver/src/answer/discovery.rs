@@ -4,7 +4,8 @@ use crate::json::{JsonArray, JsonObject};
 use crate::options::ApiGroup;
 use crate::resource::ResourceInfo;
 
-const VERBS: [&str; 2] = ["get", "list"];
+/// What every resource can do.
+pub(super) const VERBS: [&str; 2] = ["get", "list"];
 
 /// `APIGroupList` with the one group.
 pub(super) fn group_list(group: &ApiGroup) -> Vec<u8> {
@@ -102,7 +103,7 @@ fn write_verbs(object: &mut JsonObject<'_>, info: &ResourceInfo) {
     }
 }
 
-fn sorted(group: &ApiGroup) -> Vec<&ResourceInfo> {
+pub(super) fn sorted(group: &ApiGroup) -> Vec<&ResourceInfo> {
     let mut infos: Vec<_> = group.resources.iter().map(|resource| resource.info()).collect();
     infos.sort_by_key(|info| info.plural);
     infos

@@ -6,13 +6,15 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use sha2::{Digest, Sha512};
 
-use super::{discovery, openapi};
+use super::{binary, discovery, openapi};
 use crate::options::ApiGroup;
 
 /// Documents that stay the same while the server runs.
 pub(super) struct Documents {
     pub(super) aggregated_v2: Tagged,
     pub(super) aggregated_v2beta1: Tagged,
+    pub(super) aggregated_v2_protobuf: Tagged,
+    pub(super) aggregated_v2beta1_protobuf: Tagged,
     pub(super) openapi_v2: Tagged,
     pub(super) openapi_v3: Tagged,
     pub(super) openapi_v3_versions: BTreeMap<&'static str, Tagged>,
@@ -52,6 +54,8 @@ impl Documents {
         Self {
             aggregated_v2: Tagged::new(discovery::aggregated(group, "v2")),
             aggregated_v2beta1: Tagged::new(discovery::aggregated(group, "v2beta1")),
+            aggregated_v2_protobuf: Tagged::new(binary::aggregated(group, "v2")),
+            aggregated_v2beta1_protobuf: Tagged::new(binary::aggregated(group, "v2beta1")),
             openapi_v2: Tagged::new(openapi::v2(group, server_version).to_string()),
             openapi_v3: Tagged::new(serde_json::json!({"paths": paths}).to_string()),
             openapi_v3_versions: versions,

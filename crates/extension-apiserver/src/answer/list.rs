@@ -1,18 +1,25 @@
 //! Lists, written part by part while the client reads.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::binary;
 use super::object::{Names, Shape};
+use super::paging::{OwnedKey, Page};
 use crate::body::Chunks;
-use crate::resource::{Key, ListScope, Resource};
+use crate::resource::{ListScope, Resource};
 use crate::selector::Selection;
 use crate::status::Status;
 
 /// How much is written before the resource is let go and the client's turn comes.
-const PART: usize = 64 * 1024;
+pub(super) const PART: usize = 64 * 1024;
+/// How many objects are looked at, and requirements of selectors held against them, before that: some milliseconds'
+/// work. Without it a selector that matches nothing would walk over everything in one go.
+const LOOKS: usize = 20_000;
 
 /// A list that is being written. Between two parts it holds the key of the last object and nothing of the resource.
 pub(super) struct List {
@@ -21,13 +28,15 @@ pub(super) struct List {
     shape: Shape,
     namespace: Option<String>,
     selection: Selection,
+    page: Option<Page>,
     place: Place,
     any: bool,
 }
 
 enum Place {
-    Start,
-    After(Option<String>, String),
+    /// Nothing is written; the first object comes after this key.
+    Start(Option<OwnedKey>),
+    After(OwnedKey),
     End,
 }
 
@@ -38,6 +47,7 @@ impl List {
         shape: Shape,
         namespace: Option<String>,
         selection: Selection,
+        (page, after): (Option<Page>, Option<OwnedKey>),
     ) -> Self {
         Self {
             resource,
@@ -45,7 +55,8 @@ impl List {
             shape,
             namespace,
             selection,
-            place: Place::Start,
+            page,
+            place: Place::Start(after),
             any: false,
         }
     }
@@ -54,6 +65,11 @@ impl List {
     pub(super) fn is_done(&self) -> bool {
         matches!(self.place, Place::End)
     }
+
+    /// Kind and version of the list.
+    pub(super) fn kind(&self) -> (&str, String) {
+        self.shape.list_kind(self.resource.info(), &self.names)
+    }
 }
 
 impl Chunks for List {
@@ -61,40 +77,106 @@ impl Chunks for List {
         let mut out = Vec::new();
         let after = match &self.place {
             Place::End => return Ok(None),
-            Place::Start => {
-                self.shape.open_list(&mut out, self.resource.info(), &self.names);
-                None
+            Place::Start(after) => {
+                let info = self.resource.info();
+                self.shape
+                    .open_list(&mut out, info, &self.names, self.page.is_none());
+                after.as_ref()
             }
-            Place::After(namespace, name) => {
+            Place::After(after) => {
                 out.reserve(PART + PART / 16);
-                let namespace = namespace.as_deref();
-                Some(Key { namespace, name })
+                Some(after)
             }
         };
         let scope = ListScope {
             namespace: self.namespace.as_deref(),
-            after,
+            after: after.map(OwnedKey::borrow),
         };
-        let mut last = Place::End;
+        let (mut last, mut more) = (Place::End, false);
+        let (mut looks, each) = (0, 1 + self.selection.requirements());
         self.resource.list(scope, &mut |item| {
-            if !self.selection.matches(item) {
+            looks += each;
+            if self.selection.matches(item) {
+                if let Some(page) = &mut self.page {
+                    if page.left == 0 {
+                        more = true;
+                        return ControlFlow::Break(());
+                    }
+                    page.left -= 1;
+                    if page.left == 0 {
+                        page.last = Some(OwnedKey::of(item));
+                    }
+                }
+                if self.any {
+                    self.shape.separate(&mut out);
+                }
+                self.any = true;
+                self.shape.item(&mut out, &self.names, item);
+            }
+            if out.len() < PART && looks < LOOKS {
                 return ControlFlow::Continue(());
             }
-            if self.any {
-                out.push(b',');
-            }
-            self.any = true;
-            self.shape.item(&mut out, &self.names, item);
-            if out.len() < PART {
-                return ControlFlow::Continue(());
-            }
-            last = Place::After(item.namespace().map(str::to_owned), item.name().to_owned());
+            last = Place::After(OwnedKey::of(item));
             ControlFlow::Break(())
         })?;
         self.place = last;
         if self.is_done() {
-            Shape::close_list(&mut out);
+            let token = self
+                .page
+                .as_ref()
+                .map(|page| if more { page.token() } else { String::new() });
+            self.shape.close_list(&mut out, token.as_deref());
         }
         Ok(Some(out.into()))
+    }
+}
+
+/// A list as a protobuf document, whose length comes first: it is written as a whole, in turns, before any of it is sent.
+pub(super) struct Framed {
+    list: List,
+    parts: VecDeque<Bytes>,
+    place: Frame,
+    /// Kept while the list is in memory as a whole.
+    _permit: OwnedSemaphorePermit,
+}
+
+enum Frame {
+    Collecting,
+    Sending,
+    End,
+}
+
+impl Framed {
+    /// Goes on with a list of which `first` is written.
+    pub(super) fn new(list: List, first: Bytes, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            list,
+            parts: VecDeque::from([first]),
+            place: Frame::Collecting,
+            _permit: permit,
+        }
+    }
+}
+
+impl Chunks for Framed {
+    fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        match self.place {
+            Frame::Collecting => {
+                self.parts.extend(self.list.next()?);
+                if !self.list.is_done() {
+                    return Ok(Some(Bytes::new()));
+                }
+                self.parts.retain(|part| !part.is_empty());
+                self.place = Frame::Sending;
+                let (kind, api_version) = self.list.kind();
+                let length = self.parts.iter().map(Bytes::len).sum();
+                Ok(Some(binary::head(&api_version, kind, length).into()))
+            }
+            Frame::Sending => Ok(Some(self.parts.pop_front().unwrap_or_else(|| {
+                self.place = Frame::End;
+                binary::tail().into()
+            }))),
+            Frame::End => Ok(None),
+        }
     }
 }

@@ -1,23 +1,31 @@
 //! Everything that is answered once a client may have it.
 
+mod binary;
 mod discovery;
 mod documents;
+mod gzip;
 mod list;
 mod negotiate;
 mod object;
 mod openapi;
+mod paging;
 mod pretty;
 mod reply;
 mod resource;
 #[cfg(test)]
 mod tests;
+mod yaml;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue, Method, Response, request};
 
+use tokio::sync::Semaphore;
+
 use self::documents::Documents;
+use self::negotiate::Media;
 use self::reply::Answer;
 use crate::body::Body;
 use crate::health::{self, HealthCheck};
@@ -38,7 +46,12 @@ pub(crate) struct Api {
     /// Checks in the order they are shown, the library's own included.
     checks: Vec<HealthCheck>,
     documents: Documents,
+    /// Places for lists that have to be in memory as a whole.
+    whole_lists: Arc<Semaphore>,
 }
+
+/// Lists that may be in memory as a whole at once.
+const WHOLE_LISTS: usize = 16;
 
 impl Api {
     /// Puts together what is answered, discovery documents included.
@@ -55,6 +68,7 @@ impl Api {
             endpoints,
             checks,
             documents,
+            whole_lists: Arc::new(Semaphore::new(WHOLE_LISTS)),
         }
     }
 
@@ -98,14 +112,16 @@ pub(crate) fn respond(api: &Api, info: &RequestInfo, parts: &request::Parts) -> 
         Ok(answer) => answer.into_response(&parts.headers),
         Err(status) => {
             let pretty = negotiate::wants_pretty(&parts.headers, &Query::of(&parts.uri));
-            Answer::refusal(&status, pretty).into_response(&parts.headers)
+            let encoding = negotiate::refusal(&parts.headers, pretty);
+            Answer::refusal(&status, encoding).into_response(&parts.headers)
         }
     }
 }
 
 /// Answers with a refusal, in the form that the request's headers ask for.
 pub(crate) fn refuse(status: &Status, headers: &HeaderMap) -> Response<Body> {
-    Answer::refusal(status, negotiate::wants_pretty_by_agent(headers)).into_response(headers)
+    let encoding = negotiate::refusal(headers, negotiate::wants_pretty_by_agent(headers));
+    Answer::refusal(status, encoding).into_response(headers)
 }
 
 fn other_path(api: &Api, info: &RequestInfo, parts: &request::Parts) -> Result<Answer, Status> {
@@ -122,13 +138,10 @@ fn other_path(api: &Api, info: &RequestInfo, parts: &request::Parts) -> Result<A
             Err(Status::method_not_allowed())
         }
     };
-    let document = |compact: Vec<u8>| {
+    let document = |json: &dyn Fn() -> Vec<u8>, protobuf: &dyn Fn() -> Vec<u8>| {
         allowed(is_get)?;
-        negotiate::document(&parts.headers)?;
-        Ok(Answer::json(
-            compact,
-            negotiate::wants_pretty(&parts.headers, &query),
-        ))
+        let encoding = negotiate::document(&parts.headers, &query, &Media::ALL)?;
+        Ok(Answer::document(encoding, json, protobuf))
     };
     match segments.as_slice() {
         [""] => {
@@ -136,19 +149,23 @@ fn other_path(api: &Api, info: &RequestInfo, parts: &request::Parts) -> Result<A
             Ok(Answer::json(api.paths(), true))
         }
         ["apis"] => match negotiate::aggregated_discovery(&parts.headers) {
-            Some(version) => {
+            Some((version, media)) => {
                 allowed(is_get)?;
-                Ok(Answer::aggregated(&api.documents, version, &parts.headers))
+                Ok(Answer::aggregated(&api.documents, version, media, &parts.headers))
             }
-            None => document(discovery::group_list(group)),
+            None => document(&|| discovery::group_list(group), &|| binary::group_list(group)),
         },
-        ["apis", name] if *name == group.name => document(discovery::group(group)),
+        ["apis", name] if *name == group.name => {
+            document(&|| discovery::group(group), &|| binary::group(group))
+        }
         ["apis", name, version] if *name == group.name && group.versions.contains(version) => {
-            document(discovery::resource_list(group, version))
+            document(&|| discovery::resource_list(group, version), &|| {
+                binary::resource_list(group, version)
+            })
         }
         ["openapi", rest @ ..] => {
             allowed(is_read)?;
-            negotiate::document(&parts.headers)?;
+            negotiate::document(&parts.headers, &query, &[Media::Json])?;
             openapi_answer(api, rest, &query, &parts.headers).ok_or_else(Status::no_such_path)
         }
         ["version"] => {

@@ -4,10 +4,69 @@ use http::HeaderMap;
 use http::header::{ACCEPT, USER_AGENT};
 
 use crate::request::Query;
+use crate::resource::ResourceInfo;
 use crate::status::Status;
 
-/// What resources and discovery are served as.
-pub(super) const SERVED: &[&str] = &["application/json"];
+/// How answers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Media {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+impl Media {
+    /// All, preferred first.
+    pub(super) const ALL: [Self; 3] = [Self::Json, Self::Yaml, Self::Protobuf];
+    /// What is not there for resources that have no form in protobuf.
+    pub(super) const TEXT: [Self; 2] = [Self::Json, Self::Yaml];
+
+    /// What a resource is served as.
+    pub(super) fn of(info: &ResourceInfo) -> &'static [Self] {
+        if info.protobuf { &Self::ALL } else { &Self::TEXT }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Yaml => "application/yaml",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+
+    fn subtype(self) -> &'static str {
+        self.name().trim_start_matches("application/")
+    }
+}
+
+/// How one answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Encoding {
+    pub(super) media: Media,
+    /// Whether JSON is indented.
+    pub(super) pretty: bool,
+}
+
+fn names(served: &[Media]) -> Vec<&'static str> {
+    served.iter().map(|media| media.name()).collect()
+}
+
+/// What the router of k8s.io/apiserver says when nothing that is served is named. For resources it counts the forms of
+/// watches too, also where there is no watch.
+fn not_served(served: &[Media], watches: bool) -> Status {
+    let mut names: Vec<_> = names(served).into_iter().map(str::to_owned).collect();
+    if watches {
+        let streamed = served.iter().filter(|media| **media != Media::Yaml);
+        names.extend(streamed.map(|media| format!("{};stream=watch", media.name())));
+    }
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    Status::not_acceptable(&names)
+}
+
+fn not_in_that_form(served: &[Media]) -> Status {
+    let served = names(served).join(", ");
+    Status::form_not_acceptable(format!("only the following media types are accepted: {served}"))
+}
 
 /// What an object or a list is turned into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,61 +81,79 @@ pub(super) enum Form {
     MetadataList(&'static str),
 }
 
-/// How an answer is written.
+/// What is answered to a request for a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Accepted {
     pub(super) form: Form,
-    pub(super) pretty: bool,
+    pub(super) encoding: Encoding,
 }
 
 /// Chooses the form of a resource's answer.
-pub(super) fn resource_form(headers: &HeaderMap, query: &Query) -> Result<Accepted, Status> {
+pub(super) fn resource_form(
+    headers: &HeaderMap,
+    query: &Query,
+    served: &[Media],
+) -> Result<Accepted, Status> {
     let header = accept(headers);
     let clauses = clauses(&header);
     let pretty = wants_pretty(headers, query);
     if header.is_empty() {
-        let form = Form::Own;
-        return Ok(Accepted { form, pretty });
+        let (form, media) = (Form::Own, Media::Json);
+        let encoding = Encoding { media, pretty };
+        return Ok(Accepted { form, encoding });
     }
-    if !clauses.iter().any(Clause::names_served_type) {
-        return Err(Status::not_acceptable(SERVED));
+    if !clauses.iter().any(|clause| clause.is_served(served)) {
+        return Err(not_served(served, true));
     }
-    let mut accepted = clauses
-        .iter()
-        .filter(|clause| clause.covers_json())
-        .filter_map(Clause::accepted);
-    accepted
-        .next()
-        .map(|accepted| Accepted {
-            pretty: accepted.pretty || pretty,
-            ..accepted
-        })
-        .ok_or_else(|| {
-            let served = SERVED.join(", ");
-            Status::form_not_acceptable(format!("only the following media types are accepted: {served}"))
-        })
+    let mut accepted = clauses.iter().flat_map(|clause| {
+        let covered = served.iter().filter(|media| clause.covers(**media));
+        covered.filter_map(|media| clause.accepted(*media))
+    });
+    let mut accepted = accepted.next().ok_or_else(|| not_in_that_form(served))?;
+    accepted.encoding.pretty |= pretty;
+    Ok(accepted)
 }
 
-/// Checks that a document without other forms is acceptable.
-pub(super) fn document(headers: &HeaderMap) -> Result<(), Status> {
+/// How a document without other forms is written.
+pub(super) fn document(headers: &HeaderMap, query: &Query, served: &[Media]) -> Result<Encoding, Status> {
     let header = accept(headers);
-    if header.is_empty() || clauses(&header).iter().any(Clause::names_served_type) {
-        return Ok(());
+    let clauses = clauses(&header);
+    if !header.is_empty() && !clauses.iter().any(|clause| clause.is_served(served)) {
+        return Err(not_served(served, false));
     }
-    Err(Status::not_acceptable(SERVED))
+    let media = plain(&header, &clauses, served).ok_or_else(|| not_in_that_form(served))?;
+    let pretty = wants_pretty(headers, query);
+    Ok(Encoding { media, pretty })
 }
 
-/// The version of aggregated discovery that is asked for, if any.
-pub(super) fn aggregated_discovery(headers: &HeaderMap) -> Option<&'static str> {
+/// How a refusal is written. Whatever is asked for, it is told.
+pub(super) fn refusal(headers: &HeaderMap, pretty: bool) -> Encoding {
     let header = accept(headers);
-    clauses(&header)
-        .iter()
-        .filter(|clause| clause.covers_json())
-        .find_map(|clause| match clause.conversion()? {
-            ("apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList") => Some("v2"),
-            ("apidiscovery.k8s.io", "v2beta1", "APIGroupDiscoveryList") => Some("v2beta1"),
-            _ => None,
-        })
+    let media = plain(&header, &clauses(&header), &Media::ALL).unwrap_or(Media::Json);
+    Encoding { media, pretty }
+}
+
+/// The first that is accepted as it is.
+fn plain(header: &str, clauses: &[Clause<'_>], served: &[Media]) -> Option<Media> {
+    if header.is_empty() {
+        return Some(Media::Json);
+    }
+    let mut plain = clauses.iter().filter(|clause| clause.conversion().is_none());
+    plain.find_map(|clause| served.iter().copied().find(|media| clause.covers(*media)))
+}
+
+/// The version and encoding of aggregated discovery that are asked for, if any.
+pub(super) fn aggregated_discovery(headers: &HeaderMap) -> Option<(&'static str, Media)> {
+    let header = accept(headers);
+    clauses(&header).iter().find_map(|clause| {
+        let version = match clause.conversion()? {
+            ("apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList") => "v2",
+            ("apidiscovery.k8s.io", "v2beta1", "APIGroupDiscoveryList") => "v2beta1",
+            _ => return None,
+        };
+        let mut served = [Media::Json, Media::Protobuf].into_iter();
+        Some((version, served.find(|media| clause.covers(*media))?))
+    })
 }
 
 /// Whether the answer is for a person: `?pretty`, or a browser, curl or Wget without it.
@@ -151,12 +228,13 @@ impl<'a> Clause<'a> {
     }
 
     /// Whether the router of k8s.io/apiserver would let the clause through: full wildcard or a type by name.
-    fn names_served_type(&self) -> bool {
-        matches!((self.kind, self.subtype), ("*", "*") | ("application", "json"))
+    fn is_served(&self, served: &[Media]) -> bool {
+        let named = |media: &Media| self.kind == "application" && self.subtype == media.subtype();
+        (self.kind, self.subtype) == ("*", "*") || served.iter().any(named)
     }
 
-    fn covers_json(&self) -> bool {
-        self.names_served_type() || (self.kind, self.subtype) == ("application", "*")
+    fn covers(&self, media: Media) -> bool {
+        self.is_served(&[media]) || (self.kind, self.subtype) == ("application", "*")
     }
 
     fn parameter(&self, name: &str) -> Option<&'a str> {
@@ -173,7 +251,7 @@ impl<'a> Clause<'a> {
         })
     }
 
-    fn accepted(&self) -> Option<Accepted> {
+    fn accepted(&self, media: Media) -> Option<Accepted> {
         if !matches!(self.parameter("stream"), None | Some("" | "watch"))
             || !matches!(self.parameter("sv"), None | Some("" | "v1"))
         {
@@ -184,7 +262,7 @@ impl<'a> Clause<'a> {
             Some(("meta.k8s.io", version, kind)) => {
                 let version = ["v1", "v1beta1"].into_iter().find(|known| *known == version)?;
                 match kind {
-                    "Table" => Form::Table(version),
+                    "Table" if media != Media::Protobuf => Form::Table(version),
                     "PartialObjectMetadata" => Form::Metadata(version),
                     "PartialObjectMetadataList" => Form::MetadataList(version),
                     _ => return None,
@@ -193,6 +271,7 @@ impl<'a> Clause<'a> {
             Some(_) => return None,
         };
         let pretty = self.parameter("pretty") == Some("1");
-        Some(Accepted { form, pretty })
+        let encoding = Encoding { media, pretty };
+        Some(Accepted { form, encoding })
     }
 }

@@ -1,7 +1,9 @@
 //! Objects in each form that they are asked for in, written straight into the output.
 
+use super::binary;
 use super::negotiate::Form;
 use crate::json::JsonObject;
+use crate::protobuf::Message;
 use crate::request::Query;
 use crate::resource::{Item, ResourceInfo};
 use crate::status::{Quoted, Status};
@@ -30,11 +32,12 @@ impl Include {
     }
 }
 
-/// How the objects of one answer are written.
+/// How the objects of one answer are written. JSON is also what YAML is made of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     pub(super) form: Form,
     pub(super) include: Include,
+    pub(super) protobuf: bool,
 }
 
 /// What objects of one resource and version are called.
@@ -49,11 +52,18 @@ pub(super) struct Names {
 impl Shape {
     /// The answer to a get.
     pub(super) fn single(self, out: &mut Vec<u8>, info: &ResourceInfo, names: &Names, item: &dyn Item) {
+        if self.protobuf {
+            let mut raw = Vec::new();
+            self.item_fields(&mut Message::new(&mut raw), item);
+            let (kind, api_version) = self.kind(info, names);
+            out.extend(binary::unknown(&api_version, kind, &raw));
+            return;
+        }
         match self.form {
             Form::Table(_) => {
-                self.open_list(out, info, names);
+                self.open_list(out, info, names, true);
                 self.item(out, names, item);
-                Self::close_list(out);
+                self.close_list(out, None);
             }
             Form::Metadata(version) | Form::MetadataList(version) => {
                 JsonObject::write(out, |object| partial(object, version, item));
@@ -66,19 +76,46 @@ impl Shape {
         }
     }
 
-    /// Everything of a list before its first item.
-    pub(super) fn open_list(self, out: &mut Vec<u8>, info: &ResourceInfo, names: &Names) {
-        let (kind, api_version, items) = match self.form {
-            Form::Own => (info.list_kind.as_str(), names.api_version.clone(), "items"),
-            Form::Table(version) => ("Table", meta(version), "rows"),
+    /// Kind and version of an object in that form.
+    fn kind(self, info: &ResourceInfo, names: &Names) -> (&'static str, String) {
+        match self.form {
+            Form::Own => (info.kind, names.api_version.clone()),
+            Form::Table(version) => ("Table", meta(version)),
+            Form::Metadata(version) | Form::MetadataList(version) => ("PartialObjectMetadata", meta(version)),
+        }
+    }
+
+    /// Kind and version of a list in that form.
+    pub(super) fn list_kind<'a>(self, info: &'a ResourceInfo, names: &Names) -> (&'a str, String) {
+        match self.form {
+            Form::Own => (&info.list_kind, names.api_version.clone()),
+            Form::Table(version) => ("Table", meta(version)),
             Form::Metadata(version) | Form::MetadataList(version) => {
-                ("PartialObjectMetadataList", meta(version), "items")
+                ("PartialObjectMetadataList", meta(version))
             }
+        }
+    }
+
+    /// Everything of a list before its first item. What a page says of the next one is known only at its end, so that
+    /// its metadata comes there.
+    pub(super) fn open_list(self, out: &mut Vec<u8>, info: &ResourceInfo, names: &Names, metadata: bool) {
+        if self.protobuf {
+            if metadata {
+                binary::list_meta(&mut Message::new(out), "");
+            }
+            return;
+        }
+        let (kind, api_version) = self.list_kind(info, names);
+        let items = match self.form {
+            Form::Table(_) => "rows",
+            _ => "items",
         };
         JsonObject::write(out, |list| {
             list.string("kind", kind);
             list.string("apiVersion", &api_version);
-            list.object("metadata", |_| {});
+            if metadata {
+                list.object("metadata", |_| {});
+            }
             if let Form::Table(_) = self.form {
                 list.array("columnDefinitions", |columns| {
                     for column in &info.columns {
@@ -100,6 +137,10 @@ impl Shape {
 
     /// One item of a list.
     pub(super) fn item(self, out: &mut Vec<u8>, names: &Names, item: &dyn Item) {
+        if self.protobuf {
+            Message::new(out).message(binary::ITEMS, |message| self.item_fields(message, item));
+            return;
+        }
         JsonObject::write(out, |object| match self.form {
             Form::Own => whole(object, None, item),
             Form::Metadata(version) | Form::MetadataList(version) => partial(object, version, item),
@@ -114,9 +155,38 @@ impl Shape {
         });
     }
 
-    /// Everything of a list after its last item.
-    pub(super) fn close_list(out: &mut Vec<u8>) {
-        out.extend_from_slice(b"]}\n");
+    fn item_fields(self, message: &mut Message<'_>, item: &dyn Item) {
+        binary::object_meta(message, item);
+        if self.form == Form::Own {
+            item.write_protobuf(message);
+        }
+    }
+
+    /// What stands between two items.
+    pub(super) fn separate(self, out: &mut Vec<u8>) {
+        if !self.protobuf {
+            out.push(b',');
+        }
+    }
+
+    /// Everything of a list after its last item, and for a page its metadata, with what the next page is asked for by.
+    pub(super) fn close_list(self, out: &mut Vec<u8>, page: Option<&str>) {
+        if self.protobuf {
+            if let Some(token) = page {
+                binary::list_meta(&mut Message::new(out), token);
+            }
+            return;
+        }
+        out.push(b']');
+        if let Some(token) = page {
+            out.extend_from_slice(b",\"metadata\":");
+            JsonObject::write(out, |metadata| {
+                if !token.is_empty() {
+                    metadata.string("continue", token);
+                }
+            });
+        }
+        out.extend_from_slice(b"}\n");
     }
 }
 

@@ -1,13 +1,18 @@
-//! `OpenAPI` documents, version 2 and 3: enough for `kubectl explain` and for kube-apiserver to merge.
+//! `OpenAPI` documents, version 2 and 3: what `kubectl explain` and client generators read, and kube-apiserver merges.
 //!
-//! Schemas are named as those of custom resources are: the group's labels reversed, version, kind. Everything
-//! but the items of a list is written in place, so that merging meets no other definition of the same name.
+//! `models.json` holds what all of Kubernetes shares: the schemas of k8s.io/apimachinery and the parameters of lists, as
+//! version 3 has them, with bare names for references. Only what is referred to gets into a document.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::negotiate::SERVED;
+use super::negotiate::Media;
 use crate::options::ApiGroup;
 use crate::resource::ResourceInfo;
+
+const SHARED: &str = include_str!("models.json");
+const API_RESOURCES: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flavour {
@@ -17,11 +22,13 @@ enum Flavour {
 
 /// The document of all versions as `OpenAPI` 2 ("Swagger").
 pub(super) fn v2(group: &ApiGroup, server_version: &str) -> Value {
-    let mut paths = Map::new();
-    let mut schemas = Map::new();
+    let mut document = Document::new();
     for version in &group.versions {
-        add_version(Flavour::V2, group, version, &mut paths, &mut schemas);
+        document.add_version(group, version);
     }
+    let (mut paths, mut schemas) = document.finish(Flavour::V2);
+    older(&mut paths);
+    older(&mut schemas);
     json!({
         "swagger": "2.0",
         "info": info(group, server_version),
@@ -32,9 +39,9 @@ pub(super) fn v2(group: &ApiGroup, server_version: &str) -> Value {
 
 /// The document of one version as `OpenAPI` 3.
 pub(super) fn v3(group: &ApiGroup, version: &str, server_version: &str) -> Value {
-    let mut paths = Map::new();
-    let mut schemas = Map::new();
-    add_version(Flavour::V3, group, version, &mut paths, &mut schemas);
+    let mut document = Document::new();
+    document.add_version(group, version);
+    let (paths, schemas) = document.finish(Flavour::V3);
     json!({
         "openapi": "3.0.0",
         "info": info(group, server_version),
@@ -47,143 +54,186 @@ fn info(group: &ApiGroup, server_version: &str) -> Value {
     json!({"title": group.name, "version": server_version})
 }
 
-fn add_version(
-    flavour: Flavour,
-    group: &ApiGroup,
-    version: &str,
-    paths: &mut Map<String, Value>,
-    schemas: &mut Map<String, Value>,
-) {
-    let prefix: Vec<_> = group.name.rsplit('.').collect();
-    let prefix = format!("{}.{version}", prefix.join("."));
-    for resource in &group.resources {
-        let info = resource.info();
-        let operations = Operations {
-            flavour,
-            info,
-            // As in Kubernetes' own identifiers: the group's first label and the version.
-            area: capitalized(group.name.split('.').next().unwrap_or_default()) + &capitalized(version),
-            gvk: json!({"group": group.name, "kind": info.kind, "version": version}),
-            object: format!("{prefix}.{}", info.kind),
-            list: format!("{prefix}.{}", info.list_kind),
+/// A document of version 3 in the making. References are bare names of schemas.
+struct Document {
+    shared: Value,
+    paths: Map<String, Value>,
+    schemas: Map<String, Value>,
+}
+
+impl Document {
+    fn new() -> Self {
+        Self {
+            // It is part of the program, and tested.
+            shared: serde_json::from_str(SHARED).unwrap_or_default(),
+            paths: Map::new(),
+            schemas: Map::new(),
+        }
+    }
+
+    fn shared(&self, name: &str) -> Value {
+        self.shared.get(name).cloned().unwrap_or_default()
+    }
+
+    fn list_parameters(&self) -> Vec<Value> {
+        let mut parameters = match self.shared("listParameters") {
+            Value::Array(parameters) => parameters,
+            _ => Vec::new(),
         };
+        parameters.push(self.shared("pretty"));
+        parameters
+    }
+
+    fn add_version(&mut self, group: &ApiGroup, version: &str) {
+        let short = group.name.split('.').next().unwrap_or_default();
         let root = format!("/apis/{}/{version}", group.name);
-        operations.add_paths(&root, paths);
-        operations.add_schemas(group, version, schemas);
+        let area = capitalized(short) + &capitalized(version);
+        let tag = format!("{short}_{version}");
+        let discovery = json!({
+            "tags": [tag],
+            "description": "get available resources",
+            "operationId": format!("get{area}APIResources"),
+            "responses": ok(&names(&Media::ALL, false), API_RESOURCES),
+        });
+        self.paths.insert(format!("{root}/"), json!({"get": discovery}));
+        for resource in &group.resources {
+            let info = resource.info();
+            let package = match info.model_package {
+                "" => group.name.rsplit('.').collect::<Vec<_>>().join("."),
+                package => package.to_owned(),
+            };
+            let operations = Operations {
+                info,
+                area: &area,
+                tag: &tag,
+                gvk: json!({"group": group.name, "kind": info.kind, "version": version}),
+                models: format!("{package}.{version}"),
+            };
+            operations.add_paths(&root, self);
+            operations.add_schemas(group, version, self);
+        }
+    }
+
+    /// Paths and schemas with those that are referred to, and references that lead there.
+    fn finish(mut self, flavour: Flavour) -> (Value, Value) {
+        let mut paths = Value::Object(std::mem::take(&mut self.paths));
+        let mut wanted = BTreeSet::new();
+        references(&paths, &mut wanted);
+        self.schemas
+            .values()
+            .for_each(|schema| references(schema, &mut wanted));
+        while let Some(name) = wanted.pop_first() {
+            let shared = self
+                .shared
+                .pointer("/models")
+                .and_then(|models| models.get(&name));
+            if let Some(schema) = shared.filter(|_| !self.schemas.contains_key(&name)) {
+                references(schema, &mut wanted);
+                self.schemas.insert(name, schema.clone());
+            }
+        }
+        let mut schemas = Value::Object(self.schemas);
+        let place = match flavour {
+            Flavour::V2 => "#/definitions/",
+            Flavour::V3 => "#/components/schemas/",
+        };
+        link(&mut paths, place);
+        link(&mut schemas, place);
+        (paths, schemas)
     }
 }
 
 struct Operations<'a> {
-    flavour: Flavour,
     info: &'a ResourceInfo,
-    area: String,
+    area: &'a str,
+    tag: &'a str,
     gvk: Value,
-    object: String,
-    list: String,
+    /// What the names of the resource's own schemas begin with.
+    models: String,
 }
 
 impl Operations<'_> {
-    fn add_paths(&self, root: &str, paths: &mut Map<String, Value>) {
+    fn model(&self, name: &str) -> String {
+        format!("{}.{name}", self.models)
+    }
+
+    fn add_paths(&self, root: &str, document: &mut Document) {
         let ResourceInfo { plural, kind, .. } = self.info;
-        let area = &self.area;
-        let name = self.path_parameter("name", &format!("name of the {kind}"));
-        if self.info.namespaced {
-            let namespace = self.path_parameter(
+        let area = self.area;
+        let name = path_parameter("name", &format!("name of the {kind}"));
+        let list = |operation: &str, own: &[Value]| {
+            let parameters = [&document.list_parameters()[..], own].concat();
+            self.path_item("list", operation, &self.model(&self.info.list_kind), parameters)
+        };
+        let get = |operation: &str, own: &[Value]| {
+            let parameters = [&[document.shared("pretty")], own].concat();
+            self.path_item("get", operation, &self.model(kind), parameters)
+        };
+        let items = if self.info.namespaced {
+            let namespace = path_parameter(
                 "namespace",
                 "object name and auth scope, such as for teams and projects",
             );
             let scoped = format!("{root}/namespaces/{{namespace}}/{plural}");
-            let all = self.list(&format!("list{area}{kind}ForAllNamespaces"), &[]);
-            let some = self.list(
+            let all = list(&format!("list{area}{kind}ForAllNamespaces"), &[]);
+            let some = list(
                 &format!("list{area}Namespaced{kind}"),
                 std::slice::from_ref(&namespace),
             );
-            let one = self.get(&format!("read{area}Namespaced{kind}"), &[name, namespace]);
-            paths.insert(format!("{root}/{plural}"), all);
-            paths.insert(format!("{scoped}/{{name}}"), one);
-            paths.insert(scoped, some);
+            let one = get(&format!("read{area}Namespaced{kind}"), &[name, namespace]);
+            vec![
+                (format!("{root}/{plural}"), all),
+                (format!("{scoped}/{{name}}"), one),
+                (scoped, some),
+            ]
         } else {
-            let all = self.list(&format!("list{area}{kind}"), &[]);
-            paths.insert(format!("{root}/{plural}"), all);
-            let one = self.get(&format!("read{area}{kind}"), &[name]);
-            paths.insert(format!("{root}/{plural}/{{name}}"), one);
-        }
-    }
-
-    fn list(&self, operation: &str, parameters: &[Value]) -> Value {
-        let selector = |by: &str| {
-            format!(
-                "A selector to restrict the list of returned objects by their {by}. Defaults to everything."
-            )
+            let all = list(&format!("list{area}{kind}"), &[]);
+            let one = get(&format!("read{area}{kind}"), &[name]);
+            vec![
+                (format!("{root}/{plural}"), all),
+                (format!("{root}/{plural}/{{name}}"), one),
+            ]
         };
-        let mut parameters = parameters.to_vec();
-        parameters.push(self.query_parameter("fieldSelector", &selector("fields")));
-        parameters.push(self.query_parameter("labelSelector", &selector("labels")));
-        self.path_item("list", operation, &self.list, parameters)
+        document.paths.extend(items);
     }
 
-    fn get(&self, operation: &str, parameters: &[Value]) -> Value {
-        self.path_item("get", operation, &self.object, parameters.to_vec())
-    }
-
-    fn path_item(&self, action: &str, operation: &str, schema: &str, mut parameters: Vec<Value>) -> Value {
+    fn path_item(&self, action: &str, operation: &str, model: &str, mut parameters: Vec<Value>) -> Value {
+        let name = |parameter: &Value| parameter.get("name").map(Value::to_string);
+        parameters.sort_by_key(name);
         let verb = if action == "list" {
             "list objects of kind"
         } else {
             "read the specified"
         };
-        parameters.push(self.query_parameter("pretty", "If 'true', then the output is pretty printed."));
-        let schema = self.reference(schema);
-        let mut get = json!({
+        let get = json!({
+            "tags": [self.tag],
             "description": format!("{verb} {}", self.info.kind),
             "operationId": operation,
-            "tags": [self.area],
+            "responses": ok(&names(Media::of(self.info), action == "list"), model),
             "x-kubernetes-action": action,
             "x-kubernetes-group-version-kind": self.gvk,
         });
-        let ok = match self.flavour {
-            Flavour::V2 => {
-                set(&mut get, "produces", json!(SERVED));
-                set(&mut get, "schemes", json!(["https"]));
-                json!({"description": "OK", "schema": schema})
-            }
-            Flavour::V3 => {
-                let content: Map<_, _> = SERVED
-                    .iter()
-                    .map(|served| ((*served).to_owned(), json!({"schema": schema})))
-                    .collect();
-                json!({"description": "OK", "content": content})
-            }
-        };
-        set(
-            &mut get,
-            "responses",
-            json!({"200": ok, "401": {"description": "Unauthorized"}}),
-        );
         json!({"get": get, "parameters": parameters})
     }
 
-    fn add_schemas(&self, group: &ApiGroup, version: &str, schemas: &mut Map<String, Value>) {
+    fn add_schemas(&self, group: &ApiGroup, version: &str, document: &mut Document) {
         let ResourceInfo { kind, list_kind, .. } = self.info;
         let mut object = self.info.schema.clone();
         set(&mut object, "type", json!("object"));
         set(&mut object, "x-kubernetes-group-version-kind", json!([self.gvk]));
-        let own = object.get_mut("properties").map(Value::take);
-        let mut properties = type_properties();
-        properties.insert("metadata".to_owned(), object_metadata(self.info.namespaced));
-        if let Some(Value::Object(own)) = own {
-            properties.extend(own);
+        let mut properties = document.shared("objectProperties");
+        if let Some(Value::Object(own)) = object.get_mut("properties").map(Value::take) {
+            own.into_iter()
+                .for_each(|(name, schema)| set(&mut properties, &name, schema));
         }
-        set(&mut object, "properties", Value::Object(properties));
-        schemas.insert(self.object.clone(), object);
+        set(&mut object, "properties", properties);
+        self.add_schema(kind, object, document);
 
-        let mut properties = type_properties();
-        let metadata = json!({"type": "object", "description": "Standard list metadata."});
-        properties.insert("metadata".to_owned(), metadata);
+        let mut properties = document.shared("listProperties");
         let items = json!({
-            "type": "array", "description": format!("List of {kind}."), "items": self.reference(&self.object),
+            "description": format!("List of {kind}."), "type": "array", "items": {"$ref": self.model(kind)},
         });
-        properties.insert("items".to_owned(), items);
+        set(&mut properties, "items", items);
         let list = json!({
             "description": format!("{list_kind} is a list of {kind}."),
             "type": "object",
@@ -191,62 +241,126 @@ impl Operations<'_> {
             "properties": properties,
             "x-kubernetes-group-version-kind": [{"group": group.name, "kind": list_kind, "version": version}],
         });
-        schemas.insert(self.list.clone(), list);
-    }
-
-    fn reference(&self, schema: &str) -> Value {
-        let place = match self.flavour {
-            Flavour::V2 => "definitions",
-            Flavour::V3 => "components/schemas",
-        };
-        json!({"$ref": format!("#/{place}/{schema}")})
-    }
-
-    fn path_parameter(&self, name: &str, description: &str) -> Value {
-        self.parameter(json!({"name": name, "in": "path", "required": true, "description": description}))
-    }
-
-    fn query_parameter(&self, name: &str, description: &str) -> Value {
-        self.parameter(json!({"name": name, "in": "query", "description": description}))
-    }
-
-    fn parameter(&self, mut parameter: Value) -> Value {
-        match self.flavour {
-            Flavour::V2 => {
-                set(&mut parameter, "type", json!("string"));
-                set(&mut parameter, "uniqueItems", json!(true));
-            }
-            Flavour::V3 => set(
-                &mut parameter,
-                "schema",
-                json!({"type": "string", "uniqueItems": true}),
-            ),
+        self.add_schema(list_kind, list, document);
+        for (name, schema) in &self.info.models {
+            self.add_schema(name, schema.clone(), document);
         }
-        parameter
+    }
+
+    fn add_schema(&self, name: &str, mut schema: Value, document: &mut Document) {
+        each_reference(&mut schema, &|name| {
+            // Without a package it is one of the same version.
+            if !name.contains('.') {
+                *name = self.model(name);
+            }
+        });
+        document.schemas.insert(self.model(name), schema);
     }
 }
 
-fn type_properties() -> Map<String, Value> {
-    let string = |description: &str| json!({"type": "string", "description": description});
-    let api_version = string("APIVersion defines the versioned schema of this representation of an object.");
-    let kind = string("Kind is a string value representing the REST resource this object represents.");
-    Map::from_iter([("apiVersion".to_owned(), api_version), ("kind".to_owned(), kind)])
+/// Media types as they are listed in descriptions.
+fn names(served: &[Media], watches: bool) -> Vec<String> {
+    let mut names: Vec<_> = served.iter().map(|media| media.name().to_owned()).collect();
+    if watches {
+        // Described wherever there are lists, also where there is no watch, as by k8s.io/apiserver.
+        let streamed = served.iter().filter(|media| **media != Media::Yaml);
+        names.extend(streamed.map(|media| format!("{};stream=watch", media.name())));
+    }
+    names
 }
 
-/// What objects carry of `ObjectMeta`.
-fn object_metadata(namespaced: bool) -> Value {
-    let string = |description: &str| json!({"type": "string", "description": description});
-    let mut properties = json!({
-        "name": string("Name of the object."),
-        "creationTimestamp": {"type": "string", "format": "date-time", "description": "When the object was created."},
-        "labels": {
-            "type": "object", "additionalProperties": {"type": "string"}, "description": "Labels of the object.",
-        },
-    });
-    if namespaced {
-        set(&mut properties, "namespace", string("Namespace of the object."));
+fn ok(media: &[String], model: &str) -> Value {
+    let content = media
+        .iter()
+        .map(|media| (media.clone(), json!({"schema": {"$ref": model}})));
+    let content: Map<_, _> = content.collect();
+    json!({"200": {"description": "OK", "content": content}})
+}
+
+fn path_parameter(name: &str, description: &str) -> Value {
+    json!({
+        "name": name, "in": "path", "description": description, "required": true,
+        "schema": {"type": "string", "uniqueItems": true},
+    })
+}
+
+/// Shows the name in every reference.
+fn each_reference(value: &mut Value, change: &impl Fn(&mut String)) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(reference) if name == "$ref" => change(reference),
+                    value => each_reference(value, change),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| each_reference(value, change)),
+        _ => {}
     }
-    json!({"type": "object", "description": "Standard object's metadata.", "properties": properties})
+}
+
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            let reference = fields.get("$ref").and_then(Value::as_str);
+            found.extend(reference.map(str::to_owned));
+            fields.values().for_each(|value| references(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+fn link(value: &mut Value, place: &str) {
+    each_reference(value, &|name| name.insert_str(0, place));
+}
+
+/// Turns what is written as in version 3 into what version 2 has for it.
+fn older(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            // A reference could not stand beside a description.
+            if let Some(Value::Array(parts)) = fields.remove("allOf") {
+                fields.extend(parts.into_iter().filter_map(into_object).flatten());
+            }
+            // Version 2 has no choice of types; quantities are strings there.
+            if fields.remove("oneOf").is_some() {
+                fields.insert("type".to_owned(), json!("string"));
+            }
+            if fields.contains_key("in")
+                && let Some(schema) = fields.remove("schema").and_then(into_object)
+            {
+                fields.extend(schema);
+            }
+            let content = fields
+                .get_mut("responses")
+                .and_then(|responses| responses.pointer_mut("/200"))
+                .and_then(Value::as_object_mut)
+                .and_then(|answer| {
+                    let content = into_object(answer.remove("content")?)?;
+                    let schema = content.values().next()?.get("schema")?.clone();
+                    answer.insert("schema".to_owned(), schema);
+                    Some(content)
+                });
+            if let Some(content) = content {
+                let produces: Vec<_> = content.into_iter().map(|(media, _)| media).collect();
+                fields.insert("produces".to_owned(), json!(produces));
+                fields.insert("consumes".to_owned(), json!(["*/*"]));
+                fields.insert("schemes".to_owned(), json!(["https"]));
+            }
+            fields.values_mut().for_each(older);
+        }
+        Value::Array(values) => values.iter_mut().for_each(older),
+        _ => {}
+    }
+}
+
+fn into_object(value: Value) -> Option<Map<String, Value>> {
+    match value {
+        Value::Object(fields) => Some(fields),
+        _ => None,
+    }
 }
 
 fn set(object: &mut Value, name: &str, value: Value) {

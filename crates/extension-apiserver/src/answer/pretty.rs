@@ -14,16 +14,17 @@ pub(super) struct Indent {
     escaped: bool,
 }
 
-impl Indent {
-    /// The next part, indented.
-    pub(super) fn part(&mut self, compact: &[u8]) -> Vec<u8> {
+impl Transform for Indent {
+    fn part(&mut self, compact: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(compact.len() * 2);
         for &byte in compact {
             self.byte(byte, &mut out);
         }
         out
     }
+}
 
+impl Indent {
     fn byte(&mut self, byte: u8, out: &mut Vec<u8>) {
         if self.in_string {
             out.push(byte);
@@ -70,16 +71,22 @@ impl Indent {
     }
 }
 
-/// Indents the parts of a body.
-pub(super) struct Indented<C> {
-    pub(super) indent: Indent,
-    pub(super) compact: C,
+/// Turns compact JSON into another form as it passes by.
+pub(super) trait Transform {
+    /// The next part in that form.
+    fn part(&mut self, compact: &[u8]) -> Vec<u8>;
 }
 
-impl<C: Chunks> Chunks for Indented<C> {
+/// Turns the parts of a body into another form.
+pub(super) struct Transformed<C, T> {
+    pub(super) compact: C,
+    pub(super) transform: T,
+}
+
+impl<C: Chunks, T: Transform + Send> Chunks for Transformed<C, T> {
     fn next(&mut self) -> Result<Option<Bytes>, Status> {
         let part = self.compact.next()?;
-        Ok(part.map(|part| self.indent.part(&part).into()))
+        Ok(part.map(|part| self.transform.part(&part).into()))
     }
 }
 

@@ -6,12 +6,14 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
+use super::binary;
 use super::documents::{Documents, Tagged};
-use super::pretty::Indent;
+use super::negotiate::{Encoding, Media};
+use super::pretty::{Indent, Transform as _};
+use super::yaml::Yaml;
 use crate::body::Body;
 use crate::status::Status;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -25,24 +27,49 @@ impl Answer {
         Self(response).with(CONTENT_TYPE, content_type)
     }
 
-    /// A JSON answer that is there as a whole.
-    pub(super) fn json(compact: impl Into<Bytes>, pretty: bool) -> Self {
+    /// A JSON document that is there as a whole, written in one of the forms of text.
+    pub(super) fn text_document(compact: impl Into<Bytes>, encoding: Encoding) -> Self {
         let compact = compact.into();
-        Self::body(Body::full(if pretty { indented(&compact) } else { compact }))
+        let body = match encoding.media {
+            Media::Yaml => Yaml::default().part(&compact).into(),
+            _ if encoding.pretty => Indent::default().part(&compact).into(),
+            _ => compact,
+        };
+        Self::body(Body::full(body), encoding.media)
     }
 
-    /// A JSON answer.
-    pub(super) fn body(body: Body) -> Self {
-        Self::new(StatusCode::OK, JSON, body)
+    /// A JSON document, indented or not.
+    pub(super) fn json(compact: impl Into<Bytes>, pretty: bool) -> Self {
+        let media = Media::Json;
+        Self::text_document(compact, Encoding { media, pretty })
     }
 
-    pub(super) fn refusal(status: &Status, pretty: bool) -> Self {
-        let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut json = status.to_json();
-        json.push(b'\n');
-        let json = Bytes::from(json);
-        let body = Body::full(if pretty { indented(&json) } else { json });
-        let answer = Self::new(code, JSON, body);
+    /// A document that is there as a whole.
+    pub(super) fn document(
+        encoding: Encoding,
+        json: impl FnOnce() -> Vec<u8>,
+        protobuf: impl FnOnce() -> Vec<u8>,
+    ) -> Self {
+        match encoding.media {
+            Media::Protobuf => Self::body(Body::full(protobuf()), Media::Protobuf),
+            Media::Json | Media::Yaml => Self::text_document(json(), encoding),
+        }
+    }
+
+    /// An answer of that kind.
+    pub(super) fn body(body: Body, media: Media) -> Self {
+        Self::new(StatusCode::OK, HeaderValue::from_static(media.name()), body)
+    }
+
+    pub(super) fn refusal(status: &Status, encoding: Encoding) -> Self {
+        let json = || {
+            let mut json = status.to_json();
+            json.push(b'\n');
+            json
+        };
+        let mut answer = Self::document(encoding, json, || binary::status(status));
+        *answer.0.status_mut() =
+            StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         match status
             .details
             .as_ref()
@@ -74,7 +101,7 @@ impl Answer {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             Self(response)
         } else {
-            Self::body(Body::full(document.bytes.clone()))
+            Self::body(Body::full(document.bytes.clone()), Media::Json)
         };
         // Hexadecimal digits and quotes are fine in a header.
         let answer = answer.with(VARY, HeaderValue::from_static("Accept"));
@@ -84,19 +111,29 @@ impl Answer {
         }
     }
 
-    pub(super) fn aggregated(documents: &Documents, version: &'static str, headers: &HeaderMap) -> Self {
-        let (document, content_type) = if version == "v2" {
-            let content_type = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-            (&documents.aggregated_v2, content_type)
-        } else {
-            let content_type = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
-            (&documents.aggregated_v2beta1, content_type)
+    pub(super) fn aggregated(
+        documents: &Documents,
+        version: &str,
+        media: Media,
+        headers: &HeaderMap,
+    ) -> Self {
+        let document = match (version, media) {
+            ("v2", Media::Protobuf) => &documents.aggregated_v2_protobuf,
+            (_, Media::Protobuf) => &documents.aggregated_v2beta1_protobuf,
+            ("v2", _) => &documents.aggregated_v2,
+            _ => &documents.aggregated_v2beta1,
         };
         let answer = Self::tagged(document, headers).with(CACHE_CONTROL, HeaderValue::from_static("public"));
-        if answer.0.status() == StatusCode::NOT_MODIFIED {
-            return answer;
+        let content_type = format!(
+            "{};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList",
+            media.name()
+        );
+        match HeaderValue::try_from(content_type) {
+            Ok(content_type) if answer.0.status() != StatusCode::NOT_MODIFIED => {
+                answer.with(CONTENT_TYPE, content_type)
+            }
+            _ => answer,
         }
-        answer.with(CONTENT_TYPE, HeaderValue::from_static(content_type))
     }
 
     pub(super) fn moved(url: &str) -> Self {
@@ -126,8 +163,4 @@ impl Answer {
         }
         response
     }
-}
-
-fn indented(compact: &[u8]) -> Bytes {
-    Indent::default().part(compact).into()
 }

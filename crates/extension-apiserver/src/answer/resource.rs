@@ -3,14 +3,18 @@
 use std::num::IntErrorKind;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Method, request};
 
-use super::negotiate::{self, Form};
+use super::list::{Framed, List, PART};
+use super::negotiate::{self, Accepted, Encoding, Form, Media};
 use super::object::{Include, Names, Shape};
-use super::pretty::{Indent, Indented};
+use super::paging::{OwnedKey, Page};
+use super::pretty::{Indent, Transform, Transformed};
 use super::reply::Answer;
-use super::{Api, list::List};
-use crate::body::{Body, Chunks};
+use super::yaml::Yaml;
+use super::{Api, binary, gzip};
+use crate::body::{After, Body, Chunks};
 use crate::request::{Query, RequestInfo, ResourceRequest};
 use crate::resource::{Key, Resource};
 use crate::selector::{FieldSelector, LabelSelector, Selection};
@@ -28,7 +32,8 @@ pub(super) fn respond(
         return Err(Status::method_not_allowed());
     }
     let query = Query::of(&parts.uri);
-    let accepted = negotiate::resource_form(&parts.headers, &query)?;
+    let served = Media::of(resource.info());
+    let accepted = negotiate::resource_form(&parts.headers, &query, served)?;
     let names = Names {
         kind: resource.info().kind,
         api_version: format!("{}/{}", request.group, request.version),
@@ -52,11 +57,14 @@ pub(super) fn respond(
                 resource.info().list_kind
             )));
         }
-        let shape = Shape {
-            form: accepted.form,
+        let ask = ListRequest {
+            names,
             include: include?,
+            selection,
+            pages: Page::of(request, &query)?,
+            accepted,
         };
-        return list(resource, names, shape, request, selection, accepted.pretty);
+        return list(api, resource, ask, request, parts);
     };
     if let Form::MetadataList(_) = accepted.form {
         return Err(Status::form_not_acceptable(format!(
@@ -67,12 +75,17 @@ pub(super) fn respond(
     let shape = Shape {
         form: accepted.form,
         include: include?,
+        protobuf: accepted.encoding.media == Media::Protobuf,
     };
     let mut out = Vec::new();
     resource.get(key, &mut |item| {
         shape.single(&mut out, resource.info(), &names, item);
     })?;
-    Ok(Answer::json(out, accepted.pretty))
+    Ok(if shape.protobuf {
+        Answer::body(Body::full(out), Media::Protobuf)
+    } else {
+        Answer::text_document(out, accepted.encoding)
+    })
 }
 
 /// The resource and, unless it is about the collection, the object that the path leads to. The path must be exactly
@@ -123,7 +136,7 @@ fn find<'a>(
     }
 }
 
-/// Reads the parameters of a list. Paging is not offered: a list is made from memory while the client reads it.
+/// Reads what of the parameters of a list says which objects are wanted.
 fn selection(query: &Query) -> Result<Selection, Status> {
     for number in ["timeoutSeconds", "limit"] {
         let value = query.first(number).unwrap_or("0");
@@ -146,34 +159,69 @@ fn selection(query: &Query) -> Result<Selection, Status> {
     Ok(Selection { labels, fields })
 }
 
-fn list(
-    resource: &Arc<dyn Resource>,
+/// What a list is asked for by.
+struct ListRequest {
     names: Names,
-    shape: Shape,
-    request: &ResourceRequest,
+    include: Include,
     selection: Selection,
-    pretty: bool,
+    pages: (Option<Page>, Option<OwnedKey>),
+    accepted: Accepted,
+}
+
+fn list(
+    api: &Api,
+    resource: &Arc<dyn Resource>,
+    ask: ListRequest,
+    request: &ResourceRequest,
+    parts: &request::Parts,
 ) -> Result<Answer, Status> {
     let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-    let selected = selection
+    let selected = ask
+        .selection
         .fields
         .namespace()
         .filter(|_| resource.info().namespaced);
     let namespace = namespace.or(selected).map(str::to_owned);
-    let mut list = List::new(Arc::clone(resource), names, shape, namespace, selection);
+    let Encoding { media, pretty } = ask.accepted.encoding;
+    let shape = Shape {
+        form: ask.accepted.form,
+        include: ask.include,
+        protobuf: media == Media::Protobuf,
+    };
+    let (resource, names) = (Arc::clone(resource), ask.names);
+    let mut list = List::new(resource, names, shape, namespace, ask.selection, ask.pages);
     // The first part is made at once: it may fail with a status, and most lists have no second.
     let first = list.next()?.unwrap_or_default();
     if list.is_done() {
-        return Ok(Answer::json(first, pretty));
+        return Ok(if shape.protobuf {
+            let (kind, api_version) = list.kind();
+            Answer::body(
+                Body::full(binary::unknown(&api_version, kind, &first)),
+                Media::Protobuf,
+            )
+        } else {
+            Answer::text_document(first, ask.accepted.encoding)
+        });
     }
-    if !pretty {
-        return Ok(Answer::body(Body::streamed(first, Box::new(list))));
-    }
-    let mut indent = Indent::default();
-    let first = indent.part(&first).into();
-    let rest = Indented {
-        indent,
-        compact: list,
+    // Protobuf is written as a whole before it is known how much it is, so a guess must do.
+    let large = shape.protobuf && first.len() >= PART;
+    let whole: Box<dyn Chunks> = match media {
+        Media::Protobuf => {
+            let permit = Arc::clone(&api.whole_lists)
+                .try_acquire_owned()
+                .map_err(|_| Status::too_many_requests(1))?;
+            Box::new(Framed::new(list, first, permit))
+        }
+        Media::Yaml => Box::new(transformed(first, list, Yaml::default())),
+        Media::Json if pretty => Box::new(transformed(first, list, Indent::default())),
+        Media::Json => Box::new(After::new(first, list)),
     };
-    Ok(Answer::body(Body::streamed(first, Box::new(rest))))
+    gzip::answer(whole, media, &parts.headers, large)
+}
+
+fn transformed<T: Transform + Send>(first: Bytes, list: List, transform: T) -> Transformed<After<List>, T> {
+    Transformed {
+        compact: After::new(first, list),
+        transform,
+    }
 }

@@ -1,5 +1,8 @@
 //! Answers held against what metrics-server 0.9.0 answered to the same requests on a real cluster.
 
+mod encodings;
+mod paging;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, RwLock};
@@ -7,6 +10,7 @@ use std::sync::{Arc, RwLock};
 use futures::executor::block_on;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -15,6 +19,7 @@ use crate::body::Body;
 use crate::health::HealthCheck;
 use crate::json::{JsonArray, JsonObject};
 use crate::options::{ApiGroup, VersionInfo};
+use crate::protobuf::Message;
 use crate::request::request_info;
 use crate::resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
 use crate::status::Status;
@@ -78,6 +83,31 @@ impl Item for Metrics {
                 object.string("name", &self.container);
                 usage(object);
             });
+        });
+    }
+    fn write_protobuf(&self, message: &mut Message<'_>) {
+        let usage = |message: &mut Message<'_>, field: u32| {
+            for (key, value) in ["cpu", "memory"].into_iter().zip(&self.usage) {
+                message.entry(field, key, |quantity| quantity.string(1, value));
+            }
+        };
+        let pod = self.namespace.is_some();
+        message.message(2, |time| {
+            // 2026-11-23T16:42:02Z, and five seconds later.
+            time.integer(1, if pod { 1_795_452_127 } else { 1_795_452_122 });
+            time.integer(2, 0);
+        });
+        message.message(3, |duration| {
+            let seconds: f64 = self.window().trim_end_matches('s').parse().unwrap();
+            let nanos = std::time::Duration::from_secs_f64(seconds).as_nanos();
+            duration.integer(1, nanos.try_into().unwrap());
+        });
+        if !pod {
+            return usage(message, 4);
+        }
+        message.message(4, |container| {
+            container.string(1, &self.container);
+            usage(container, 2);
         });
     }
     fn write_cells(&self, cells: &mut JsonArray<'_>) {
@@ -163,6 +193,28 @@ fn pod(name: &str, container: &str, usage: [&str; 2], pairs: &[(&str, &str)]) ->
     }
 }
 
+/// What metrics-server says of that kind, without what the library adds.
+fn schema_of(kind: &str) -> Value {
+    let sample: Value = serde_json::from_str(&fixture("openapi-v3.json")).unwrap();
+    let name = format!("io.k8s.metrics.pkg.apis.metrics.v1beta1.{kind}");
+    // References as a resource gives them: bare names, of the same version without a package.
+    let schema = sample["components"]["schemas"][name].to_string();
+    let schema = schema
+        .replace(
+            "#/components/schemas/io.k8s.metrics.pkg.apis.metrics.v1beta1.",
+            "",
+        )
+        .replace("#/components/schemas/", "");
+    let mut schema: Value = serde_json::from_str(&schema).unwrap();
+    let fields = schema.as_object_mut().unwrap();
+    fields.remove("x-kubernetes-group-version-kind");
+    let properties = fields["properties"].as_object_mut().unwrap();
+    for name in ["apiVersion", "kind", "metadata"] {
+        properties.remove(name);
+    }
+    schema
+}
+
 /// The cluster that the samples were recorded on.
 fn resources() -> (Arc<Memory>, Arc<Memory>) {
     let control_plane = |name: &str, usage: [&str; 2]| {
@@ -194,21 +246,23 @@ fn resources() -> (Arc<Memory>, Arc<Memory>) {
         usage: ["169415881n", "996108Ki"].map(str::to_owned),
         container: String::new(),
     };
-    let schema = serde_json::json!({
-        "description": "What a thing uses.",
-        "required": ["timestamp"],
-        "properties": {"timestamp": {"type": "string", "format": "date-time"}},
-    });
     let pods = Memory {
         info: ResourceInfo::namespaced("pods", "PodMetrics")
             .columns(columns())
-            .schema(schema),
+            .protobuf()
+            .model_package("io.k8s.metrics.pkg.apis.metrics")
+            .schema(schema_of("PodMetrics"))
+            .model("ContainerMetrics", schema_of("ContainerMetrics")),
         singular: "pods",
         items: RwLock::new(pods),
         refusal: RwLock::default(),
     };
     let nodes = Memory {
-        info: ResourceInfo::cluster_scoped("nodes", "NodeMetrics").columns(columns()),
+        info: ResourceInfo::cluster_scoped("nodes", "NodeMetrics")
+            .columns(columns())
+            .protobuf()
+            .model_package("io.k8s.metrics.pkg.apis.metrics")
+            .schema(schema_of("NodeMetrics")),
         singular: "node",
         items: RwLock::new(vec![node]),
         refusal: RwLock::default(),
@@ -258,6 +312,27 @@ impl Answered {
     }
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
+    }
+    /// Kind, version and, of a refusal, message, in whatever form they came.
+    fn told(&self) -> (String, String, String) {
+        let json: Value = match self.header("content-type") {
+            "application/json" => self.json(),
+            "application/yaml" => serde_yaml::from_slice(&self.body).unwrap(),
+            "application/vnd.kubernetes.protobuf" => {
+                let unknown = encodings::unknown(&self.body);
+                let type_meta = unknown.type_meta.unwrap();
+                let message = match type_meta.kind() {
+                    "Status" => encodings::decode::<encodings::meta::Status>(&self.body).message,
+                    _ => None,
+                };
+                serde_json::json!({
+                    "kind": type_meta.kind, "apiVersion": type_meta.api_version, "message": message,
+                })
+            }
+            other => panic!("{other}"),
+        };
+        let field = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
+        (field("kind"), field("apiVersion"), field("message"))
     }
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
@@ -311,11 +386,11 @@ fn replies_are_those_of_metrics_server() {
             "pods.json",
             "GET",
             "/namespaces/kube-system/pods",
-            "application/vnd.kubernetes.protobuf,application/json",
+            "application/json,application/vnd.kubernetes.protobuf",
             200,
         ),
         ("pods.json", "GET", "/pods/", "application/json;stream=watch", 200),
-        ("pods-limit.json", "GET", "/pods?limit=2", "*/*", 200),
+        ("pods-limit.json", "GET", "/pods?limit=0", "*/*", 200),
         (
             "pods-selector.json",
             "GET",
@@ -384,13 +459,7 @@ fn replies_are_those_of_metrics_server() {
             ("audit-id", "706cf266"),
         ];
         let answered = ask(&api, &request, &headers);
-        // Where we differ on purpose: what is not served is not offered.
-        let expected = fixture(sample).replace(
-            "application/json, application/yaml, application/vnd.kubernetes.protobuf, \
-             application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
-            "application/json",
-        );
-        assert_eq!(answered.text(), expected, "{request}");
+        assert_eq!(answered.text(), fixture(sample), "{request}");
         assert_eq!(answered.code, code, "{request}");
         assert_eq!(answered.header("content-type"), "application/json", "{request}");
         assert_eq!(answered.header("cache-control"), "no-cache, private", "{request}");
@@ -471,12 +540,12 @@ fn forms_are_negotiated_as_by_kube_apiserver() {
             &format!("GET /apis/metrics.k8s.io/v1{path}"),
             &[("accept", accept)],
         );
-        let json = answered.json();
-        let field = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
+        let (kind, api_version, message) = answered.told();
+        let media = answered.header("content-type").trim_start_matches("application/");
         if answered.code == 200 {
-            format!("{} {}", field("apiVersion"), field("kind"))
+            format!("{media}: {api_version} {kind}")
         } else {
-            format!("{} {}", answered.code.as_u16(), field("message"))
+            format!("{media}: {} {message}", answered.code.as_u16())
         }
     };
     let mut outcomes = Vec::new();
@@ -491,6 +560,11 @@ fn forms_are_negotiated_as_by_kube_apiserver() {
         "application/vnd.kubernetes.protobuf",
         "application/vnd.kubernetes.protobuf, */*",
         "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, application/json",
+        "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
+        "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+        "application/vnd.kubernetes.protobuf, application/json",
+        "application/yaml",
+        "application/yaml;as=Table;v=v1;g=meta.k8s.io",
         "application/yaml;q=0.5,application/json;q=0.4",
         "application/json;q=0.1,application/json;as=Table;v=v1;g=meta.k8s.io;q=0.2",
         "application/json;q=0",
@@ -596,8 +670,45 @@ fn openapi_describes_every_path_and_resolves() {
         "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
     )];
     assert_eq!(ask(&api, "GET /openapi/v2", &protobuf).code, 406);
-    assert_eq!(second.json()["paths"].as_object().unwrap().len(), 10);
-    insta::assert_json_snapshot!("openapi_v3", third.json());
+    assert_eq!(second.json()["paths"].as_object().unwrap().len(), 12);
+    insta::assert_json_snapshot!(
+        "openapi_v2_pods",
+        second.json()["paths"]["/apis/metrics.k8s.io/v1/pods"]["get"]
+    );
+    let definitions = &second.json()["definitions"];
+    let pods = &definitions["io.k8s.metrics.pkg.apis.metrics.v1.PodMetrics"]["properties"];
+    assert_eq!(
+        pods["metadata"]["$ref"],
+        "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    );
+    let quantity = &definitions["io.k8s.apimachinery.pkg.api.resource.Quantity"];
+    assert_eq!(
+        (&quantity["type"], &quantity["oneOf"]),
+        (&"string".into(), &Value::Null)
+    );
+    let text = second.text();
+    assert!(!text.contains("allOf") && !text.contains("components"));
+}
+
+#[test]
+fn openapi_is_what_metrics_server_describes() {
+    let mut expected: Value = serde_json::from_str(&fixture("openapi-v3.json")).unwrap();
+    let mut found = ask(&api(), "GET /openapi/v3/apis/metrics.k8s.io/v1beta1", &[]).json();
+    // Where it comes from is not what it says.
+    assert_eq!(found["info"].take()["title"], "metrics.k8s.io");
+    expected["info"].take();
+    for kind in ["Node", "Pod"] {
+        let items = format!(
+            "/components/schemas/io.k8s.metrics.pkg.apis.metrics.v1beta1.{kind}MetricsList/properties/items/description"
+        );
+        *expected.pointer_mut(&items).unwrap() = format!("List of {kind}Metrics.").into();
+    }
+    for part in ["paths", "components"] {
+        for (name, expected) in expected[part].as_object().unwrap() {
+            assert_eq!(&found[part][name], expected, "{part} {name}");
+        }
+    }
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -699,7 +810,7 @@ fn a_large_list_comes_in_parts_and_holds_no_lock_between_them() {
     *pods.items.write().unwrap() = many(3000);
     let api = api_of(&["v1"], Arc::clone(&pods), nodes);
     let mut response = start(&api, "GET /apis/metrics.k8s.io/v1/pods", &[]);
-    assert_eq!(hyper::body::Body::size_hint(response.body()).exact(), None);
+    assert_eq!(response.body().size_hint().exact(), None);
     let mut body = Vec::new();
     let mut parts = 0;
     while let Some(frame) = block_on(response.body_mut().frame()) {
@@ -718,6 +829,29 @@ fn a_large_list_comes_in_parts_and_holds_no_lock_between_them() {
     let list: Value = serde_json::from_slice(&body).unwrap();
     let expected: Vec<_> = many(3000).into_iter().map(|pod| pod.name).collect();
     assert_eq!(names(&list), expected);
+}
+
+#[test]
+fn a_selector_that_matches_nothing_lets_others_have_their_turn() {
+    let (pods, nodes) = resources();
+    *pods.items.write().unwrap() = many(50_000);
+    let api = api_of(&["v1"], Arc::clone(&pods), nodes);
+    let request = "GET /apis/metrics.k8s.io/v1/pods?labelSelector=third,none";
+    let mut response = start(&api, request, &[]);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let (mut pauses, mut body) = (0, Vec::new());
+    loop {
+        // Only possible while the list holds no lock.
+        drop(pods.items.write().unwrap());
+        match std::pin::Pin::new(response.body_mut()).poll_frame(&mut context) {
+            std::task::Poll::Pending => pauses += 1,
+            std::task::Poll::Ready(Some(frame)) => body.extend(frame.unwrap().into_data().unwrap()),
+            std::task::Poll::Ready(None) => break,
+        }
+    }
+    assert!(pauses >= 5, "{pauses}");
+    let list: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(list["items"], serde_json::json!([]));
 }
 
 #[test]

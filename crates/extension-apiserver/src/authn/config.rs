@@ -9,13 +9,13 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
-const CLIENT_CA: &str = "client-ca-file";
-const FRONT_PROXY_CA: &str = "requestheader-client-ca-file";
-const ALLOWED_NAMES: &str = "requestheader-allowed-names";
-const USERNAME_HEADERS: &str = "requestheader-username-headers";
-const UID_HEADERS: &str = "requestheader-uid-headers";
-const GROUP_HEADERS: &str = "requestheader-group-headers";
-const EXTRA_HEADERS_PREFIX: &str = "requestheader-extra-headers-prefix";
+pub(super) const CLIENT_CA: &str = "client-ca-file";
+pub(super) const FRONT_PROXY_CA: &str = "requestheader-client-ca-file";
+pub(super) const ALLOWED_NAMES: &str = "requestheader-allowed-names";
+pub(super) const USERNAME_HEADERS: &str = "requestheader-username-headers";
+pub(super) const UID_HEADERS: &str = "requestheader-uid-headers";
+pub(super) const GROUP_HEADERS: &str = "requestheader-group-headers";
+pub(super) const EXTRA_HEADERS_PREFIX: &str = "requestheader-extra-headers-prefix";
 
 /// What the `ConfigMap` says.
 #[derive(Debug, Default)]

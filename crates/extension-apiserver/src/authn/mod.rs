@@ -5,6 +5,7 @@
 //! ([`token`]). Everybody else is anonymous.
 
 pub(crate) mod config;
+mod files;
 pub(crate) mod headers;
 pub(crate) mod peer;
 pub(crate) mod token;

@@ -1,5 +1,6 @@
 //! What a client's certificate chain is worth against the authorities of the moment.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use super::{Presented, User, headers};
 
 /// How long a judgement is kept at most, so that what passes with time (an authority's end) is seen.
 const KEPT: Duration = Duration::from_mins(1);
+/// Certificates and bytes of the longest chain that is kept with a connection.
+const LONGEST_CHAIN: (usize, usize) = (8, 16 * 1024);
 
 /// What a chain is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +114,13 @@ fn verify(roots: &Roots, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     chain: Vec<CertificateDer<'static>>,
+    /// The chain is longer than any that proves something, and not kept.
+    too_long: bool,
     judged: Mutex<Option<Judged>>,
+    /// Whether the last judgement was that it is the front proxy.
+    front_proxy: AtomicBool,
+    /// Whether certificate or token of a request were accepted.
+    recognized: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -123,11 +132,31 @@ struct Judged {
 
 impl Peer {
     /// A connection that came with this chain, or none.
-    pub(crate) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
+    pub(crate) fn new(chain: &[CertificateDer<'_>]) -> Self {
+        let bytes: usize = chain.iter().map(|certificate| certificate.len()).sum();
+        let too_long = chain.len() > LONGEST_CHAIN.0 || bytes > LONGEST_CHAIN.1;
+        let chain = if too_long { &[] } else { chain };
+        let own = |certificate: &CertificateDer<'_>| certificate.clone().into_owned();
         Self {
-            chain,
-            judged: Mutex::default(),
+            chain: chain.iter().map(own).collect(),
+            too_long,
+            ..Self::default()
         }
+    }
+
+    /// Certificate or token of a request were accepted.
+    pub(crate) fn recognize(&self) {
+        self.recognized.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether certificate or token of any request were accepted.
+    pub(crate) fn is_recognized(&self) -> bool {
+        self.recognized.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last judgement was that it is the front proxy.
+    pub(crate) fn is_front_proxy(&self) -> bool {
+        self.front_proxy.load(Ordering::Relaxed)
     }
 
     /// What certificate and headers say now.
@@ -137,10 +166,19 @@ impl Peer {
         headers: &http::HeaderMap,
         now: UnixTime,
     ) -> Presented {
+        if self.too_long {
+            let (certificates, bytes) = LONGEST_CHAIN;
+            return Presented::Refused(format!(
+                "the chain is longer than {certificates} certificates or {bytes} bytes"
+            ));
+        }
         if self.chain.is_empty() {
             return Presented::Nothing;
         }
-        headers::identify(&published.config, &self.judgement(published, now), headers)
+        let judgement = self.judgement(published, now);
+        self.front_proxy
+            .store(judgement.front_proxy.is_ok(), Ordering::Relaxed);
+        headers::identify(&published.config, &judgement, headers)
     }
 
     /// The judgement on the chain; the last one while neither the authorities nor the chain's validity have changed.

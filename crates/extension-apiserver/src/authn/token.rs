@@ -10,7 +10,7 @@ use kube::api::PostParams;
 use super::User;
 use crate::cache::{Cache, KeyBuilder};
 use crate::metrics::Metrics;
-use crate::review::{Log, ReviewError, in_time};
+use crate::review::{Log, ReviewError, Reviews};
 
 /// Answers kept at most.
 const CAPACITY: usize = 4096;
@@ -20,22 +20,35 @@ type Answer = Result<Option<Arc<User>>, ReviewError>;
 
 /// Asks whose a token is.
 pub(crate) struct TokenReviews {
-    api: Api<TokenReview>,
     cache: Cache<Answer>,
+    asking: Arc<Asking>,
+}
+
+struct Asking {
+    api: Api<TokenReview>,
     keep: Duration,
+    reviews: Arc<Reviews>,
     metrics: Arc<Metrics>,
     log: Log,
 }
 
 impl TokenReviews {
     /// Asks through `client` and keeps each answer for so long.
-    pub(crate) fn new(client: kube::Client, keep: Duration, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        client: kube::Client,
+        keep: Duration,
+        reviews: Arc<Reviews>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
-            api: Api::all(client),
             cache: Cache::new(CAPACITY),
-            keep,
-            metrics,
-            log: Log::new("TokenReview"),
+            asking: Arc::new(Asking {
+                api: Api::all(client),
+                keep,
+                reviews,
+                metrics,
+                log: Log::new("TokenReview"),
+            }),
         }
     }
 
@@ -43,25 +56,33 @@ impl TokenReviews {
     pub(crate) async fn review(&self, token: &str) -> Answer {
         let mut key = KeyBuilder::default();
         key.field(token);
-        let ask = || async {
-            let answer = self.ask(token).await;
-            self.log.outcome(&answer);
-            self.metrics.token_review(answer.is_ok());
-            let keep = if answer.is_ok() { self.keep } else { Duration::ZERO };
+        let (asking, token) = (Arc::clone(&self.asking), token.to_owned());
+        let ask = || async move {
+            let answer = asking.ask(token).await;
+            asking.log.outcome(&answer);
+            asking.metrics.token_review(answer.is_ok());
+            let keep = if answer.is_ok() {
+                asking.keep
+            } else {
+                Duration::ZERO
+            };
             (answer, keep)
         };
         self.cache.get(key.build(), ask).await
     }
+}
 
-    async fn ask(&self, token: &str) -> Answer {
+impl Asking {
+    async fn ask(&self, token: String) -> Answer {
         let review = TokenReview {
             spec: TokenReviewSpec {
-                token: token.to_owned(),
+                token,
                 ..TokenReviewSpec::default()
             },
             ..TokenReview::default()
         };
-        let answer = in_time(self.api.create(&PostParams::default(), &review)).await?;
+        let params = PostParams::default();
+        let answer = self.reviews.ask(|| self.api.create(&params, &review)).await?;
         Ok(user(answer.status.ok_or(ReviewError::Empty)?).map(Arc::new))
     }
 }

@@ -72,6 +72,11 @@ enum Field {
 }
 
 impl ObjectFields {
+    /// How many terms there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether the object fulfils every term.
     pub(crate) fn matches(&self, item: &dyn Item) -> bool {
         self.0.iter().all(|(field, equal, value)| {

@@ -34,6 +34,11 @@ impl LabelSelector {
         Ok(Self { requirements })
     }
 
+    /// How many requirements there are.
+    pub(crate) fn len(&self) -> usize {
+        self.requirements.len()
+    }
+
     /// Whether labels, looked up by key, fulfil every requirement.
     pub(crate) fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|requirement| {

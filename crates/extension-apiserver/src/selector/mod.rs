@@ -19,6 +19,11 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// How many requirements are held against an object at most.
+    pub(crate) fn requirements(&self) -> usize {
+        self.fields.len() + self.labels.len()
+    }
+
     /// Whether the object is wanted. Allocates nothing.
     pub(crate) fn matches(&self, item: &dyn Item) -> bool {
         self.fields.matches(item) && self.labels.matches(|key| item.label(key))

@@ -1,45 +1,50 @@
 //! Connections: accepted within limits, served by HTTP/1.1 or HTTP/2, ended when idle, old or no longer wanted.
 
+use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::StatusCode;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use futures::FutureExt as _;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::handle::{Handler, Slot};
+use super::admission::{Admission, Place};
+use super::handle::{Answered, Handler};
+use super::requests::{Kept, Requests};
 use crate::authn::peer::Peer;
-use crate::body::Body;
 use crate::options::Limits;
 use crate::tls;
 
-/// Pause after a failed accept: usually the process is out of file descriptors.
+/// Pause after an accept that failed for want of something, usually of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// How long a connection may be without a request.
+/// How long a connection may be without a request. One of HTTP/1.1 ends earlier, by [`Limits::header_timeout`].
 const IDLE: Duration = Duration::from_secs(90);
-/// Age at which a connection is asked to end, so that clients spread over replicas that came later.
-const AGE: Duration = Duration::from_mins(5);
-/// Added to the age by the client's port, up to this many seconds: connections that began together end apart.
-const AGE_SPREAD_SECONDS: u64 = 60;
-/// Time that a connection then has for its open requests.
+/// Time that a connection has for its open requests once it is asked to end.
 const LAST_REQUESTS: Duration = Duration::from_mins(1);
+/// Time that a new HTTP/1.1 connection has for its first request when the server stops. Clients in Go try again on
+/// another connection if an old one is closed under their request, but not if a new one is
+/// (`shouldRetryRequest` of net/http).
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
 /// How often HTTP/2 clients are asked whether they are still there, and the time they have to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// Bytes of answers kept for one HTTP/2 stream whose client does not read.
 const SEND_BUFFER: usize = 64 * 1024;
+/// Bytes that a client may send unasked on one HTTP/2 stream, and on all of a connection: nothing here reads bodies.
+const RECEIVE_WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
+/// Headers of one HTTP/1.1 request: one for each group of a user, and some users have thousands.
+const MOST_HEADERS: usize = 4096;
 /// The least that hyper takes as a buffer for headers.
 const LEAST_HEADER_BUFFER: usize = 8 * 1024;
 
@@ -50,36 +55,56 @@ pub(super) async fn accept(
     handler: Arc<Handler>,
     stop: CancellationToken,
 ) {
-    let (slots, tasks) = (
-        Arc::new(Semaphore::new(handler.limits.connections)),
-        TaskTracker::new(),
-    );
+    let (admission, tasks) = (Admission::new(&handler.limits), TaskTracker::new());
+    let begin = |stream, peer| {
+        let (place, dropped_another) = admission.enter();
+        if dropped_another {
+            handler.metrics.connection_dropped();
+        }
+        let (acceptor, handler, stop) = (acceptor.clone(), Arc::clone(&handler), stop.clone());
+        tasks.spawn(connection(stream, peer, acceptor, handler, stop, place));
+    };
     loop {
-        // Both arms are cancel-safe: a connection is either taken or still in the listen queue. The slot is taken
-        // first, so that connections above the limit wait there.
+        // Both arms are cancel-safe: a connection is either taken or still in the listen queue.
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = async {
-                let slot = Arc::clone(&slots).acquire_owned().await;
-                (slot, listener.accept().await)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            (Ok(slot), Ok((stream, peer))) => {
-                let (acceptor, handler, stop) = (acceptor.clone(), Arc::clone(&handler), stop.clone());
-                tasks.spawn(connection(stream, peer, acceptor, handler, stop, slot));
+            Ok((stream, peer)) => begin(stream, peer),
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::debug!(%error, "a connection ended before it was accepted");
             }
-            (Err(_closed), _) => break,
-            (_, Err(error)) => {
+            Err(error) => {
                 tracing::warn!(%error, "failed to accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+    // Who is in the listen queue believes to be connected: closing it now would cut them off.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        begin(stream, peer);
+    }
     drop(listener);
     tasks.close();
     tasks.wait().await;
+}
+
+/// Whether only the connection is lost that would have been accepted: accept(2) passes its errors on.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::ConnectionRefused
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::TimedOut
+            | Kind::Interrupted
+    )
 }
 
 async fn connection(
@@ -88,19 +113,22 @@ async fn connection(
     acceptor: TlsAcceptor,
     handler: Arc<Handler>,
     stop: CancellationToken,
-    _slot: OwnedSemaphorePermit,
+    place: Place,
 ) {
     let _counted = handler.metrics.connection();
     // Answers are written whole; without it the last part of each would wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
+    // A handshake that has begun is let end, also while the server stops: who shakes hands believes to be welcome.
     let handshake = tokio::time::timeout(handler.limits.handshake_timeout, acceptor.accept(stream));
+    let drain = handler.limits.drain;
     let tls = tokio::select! {
-        () = stop.cancelled() => return,
         tls = handshake => tls,
+        () = place.evicted() => return,
+        () = async { stop.cancelled().await; tokio::time::sleep(drain).await } => return,
     };
     let refused = match tls {
         Ok(Ok(tls)) => {
-            serve(tls, peer, handler, stop).await;
+            serve(tls, peer, handler, stop, place).await;
             return;
         }
         Ok(Err(error)) => error.to_string(),
@@ -110,46 +138,63 @@ async fn connection(
     tracing::debug!(%peer, error = refused, "a TLS handshake failed");
 }
 
-async fn serve(tls: TlsStream<TcpStream>, peer: SocketAddr, handler: Arc<Handler>, stop: CancellationToken) {
+async fn serve(
+    tls: TlsStream<TcpStream>,
+    peer: SocketAddr,
+    handler: Arc<Handler>,
+    stop: CancellationToken,
+    place: Place,
+) {
+    let begun = Instant::now();
     let session = tls.get_ref().1;
     // The negotiated protocol decides, not the first bytes: a client that sends none cannot stay undecided.
     let http2 = session.alpn_protocol() == Some(tls::HTTP_2);
-    let chain = session.peer_certificates().unwrap_or_default();
-    let shown = Arc::new(Peer::new(
-        chain
-            .iter()
-            .map(|certificate| certificate.clone().into_owned())
-            .collect(),
-    ));
-    let (activity, another) = (Arc::<Activity>::default(), CancellationToken::new());
-    let drain = handler.limits.drain;
+    let shown = Arc::new(Peer::new(session.peer_certificates().unwrap_or_default()));
+    let (place, requests, another) = (Arc::new(place), Requests::new(), CancellationToken::new());
     let builder = builder(&handler.limits, http2);
     let service = service_fn(|request| {
-        let (handler, shown, another) = (Arc::clone(&handler), Arc::clone(&shown), another.clone());
-        let open = Activity::open(&activity);
+        let (handler, shown, place) = (Arc::clone(&handler), Arc::clone(&shown), Arc::clone(&place));
+        let (requests, another) = (Arc::clone(&requests), another.clone());
         async move {
-            let (response, slot) = handler.answer(&shown, request).await;
-            if response.status() == StatusCode::UNAUTHORIZED {
-                // The client may have a better certificate by now, which takes a new connection.
+            let answer = answer(&handler, &shown, &place, &requests, request, http2).await;
+            if answer.1 {
                 another.cancel();
             }
-            let kept = (slot, open);
-            Ok::<_, std::convert::Infallible>(response.map(|body| Kept { body, _kept: kept }))
+            Ok::<_, std::convert::Infallible>(answer.0)
         }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(tls), service));
-    let age = AGE + Duration::from_secs(u64::from(peer.port()) % AGE_SPREAD_SECONDS);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = stop.cancelled() => None,
-        () = another.cancelled() => None,
-        () = activity.idle() => None,
-        () = tokio::time::sleep(age) => None,
+    let mut old = pin!(tokio::time::sleep(handler.limits.age_of(peer)));
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break Some(ended),
+            () = stop.cancelled() => break None,
+            () = another.cancelled() => break None,
+            () = requests.idle(IDLE) => break None,
+            () = old.as_mut() => break None,
+            () = place.evicted() => return,
+            () = requests.overdue() => {
+                // Over HTTP/2 the front proxy's connection carries other clients' requests, which go on.
+                if !(http2 && shown.is_front_proxy()) {
+                    tracing::debug!(%peer, "a client did not read its answer in time");
+                    return;
+                }
+            }
+        }
     };
     let ended = if let Some(ended) = ended {
         ended
     } else {
+        let fresh = begun + FIRST_REQUEST;
+        if !http2 && !requests.any() && Instant::now() < fresh {
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = requests.first() => {}
+                () = tokio::time::sleep_until(fresh) => {}
+            }
+        }
         connection.as_mut().graceful_shutdown();
+        let drain = handler.limits.drain;
         tokio::select! {
             ended = connection => ended,
             () = tokio::time::sleep(LAST_REQUESTS) => return,
@@ -161,6 +206,34 @@ async fn serve(tls: TlsStream<TcpStream>, peer: SocketAddr, handler: Arc<Handler
     }
 }
 
+/// Answers one request. Says whether it is to be the connection's last.
+async fn answer(
+    handler: &Handler,
+    shown: &Peer,
+    place: &Place,
+    requests: &Arc<Requests>,
+    request: Request<Incoming>,
+    http2: bool,
+) -> (Response<Kept>, bool) {
+    let (open, deadline) = (requests.open(), Instant::now() + handler.limits.request_timeout);
+    // No body is read: nothing here needs one, and a client that is slow to send it would hold up its answer.
+    let (parts, _) = request.into_parts();
+    let Answered {
+        mut response,
+        slot,
+        last,
+    } = handler.answer(shown, &parts).await;
+    if shown.is_recognized() {
+        place.prove(shown.is_front_proxy());
+    }
+    if last && !http2 {
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let response = response.map(|body| requests.answer(open, (body, slot), deadline));
+    (response, last)
+}
+
 fn builder(limits: &Limits, http2: bool) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let header_bytes = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
@@ -168,12 +241,15 @@ fn builder(limits: &Limits, http2: bool) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
+        .max_headers(MOST_HEADERS)
         .max_buf_size(header_bytes.max(LEAST_HEADER_BUFFER));
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(limits.header_bytes)
         .max_concurrent_streams(limits.streams_per_connection)
+        .initial_stream_window_size(RECEIVE_WINDOWS.0)
+        .initial_connection_window_size(RECEIVE_WINDOWS.1)
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
         .max_send_buf_size(SEND_BUFFER);
@@ -184,89 +260,21 @@ fn builder(limits: &Limits, http2: bool) -> auto::Builder<TokioExecutor> {
     }
 }
 
-/// Which requests of a connection are open.
-#[derive(Debug)]
-struct Activity(Mutex<(usize, Instant)>);
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self(Mutex::new((0, Instant::now())))
-    }
-}
-
-impl Activity {
-    fn open(activity: &Arc<Self>) -> OpenRequest {
-        activity.change(|open| open + 1);
-        OpenRequest(Arc::clone(activity))
-    }
-
-    fn change(&self, change: impl FnOnce(usize) -> usize) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = (change(state.0), Instant::now());
-    }
-
-    /// Completes when no request has been open for [`IDLE`].
-    async fn idle(&self) {
-        loop {
-            let (open, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            let until = if open == 0 { since + IDLE } else { now + IDLE };
-            if until <= now {
-                return;
-            }
-            tokio::time::sleep_until(until).await;
-        }
-    }
-}
-
-#[derive(Debug)]
-struct OpenRequest(Arc<Activity>);
-
-impl Drop for OpenRequest {
-    fn drop(&mut self) {
-        self.0.change(|open| open.saturating_sub(1));
-    }
-}
-
-/// A body that keeps its request's place in the limits until it is sent.
-struct Kept {
-    body: Body,
-    _kept: (Slot, OpenRequest),
-}
-
-impl HttpBody for Kept {
-    type Data = Bytes;
-    type Error = <Body as HttpBody>::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_is_idle_when_its_last_request_is_long_over() {
-        let (activity, begun) = (Arc::<Activity>::default(), Instant::now());
-        let open = Activity::open(&activity);
-        assert!(tokio::time::timeout(IDLE * 3, activity.idle()).await.is_err());
-        drop(open);
-        let ended = Instant::now();
-        activity.idle().await;
-        assert!(ended >= begun + IDLE * 3 && ended.elapsed() >= IDLE);
-        assert!(ended.elapsed() < IDLE * 2);
+    #[test]
+    fn a_connection_that_is_lost_early_does_not_hold_up_the_next() {
+        for (kind, of_one) in [
+            (io::ErrorKind::ConnectionAborted, true),
+            (io::ErrorKind::ConnectionReset, true),
+            (io::ErrorKind::Other, false),
+            (io::ErrorKind::OutOfMemory, false),
+        ] {
+            assert_eq!(is_of_one_connection(&kind.into()), of_one, "{kind:?}");
+        }
+        // EMFILE: the process is out of file descriptors.
+        assert!(!is_of_one_connection(&io::Error::from_raw_os_error(24)));
     }
 }

@@ -1,41 +1,50 @@
 //! One request, from its headers to the beginning of its answer: limit, authenticate, authorize, answer.
 
-use std::fmt::Display;
-use std::pin::pin;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header, request};
-use http_body_util::BodyExt as _;
-use hyper::body::Body as HttpBody;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
+use hyper::body::Body as _;
 use prometheus_client::registry::Registry;
 use rustls::pki_types::UnixTime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::metrics_page;
 use crate::answer::{self, Api};
 use crate::authn::peer::Peer;
 use crate::authn::token::TokenReviews;
-use crate::authn::watch::Published;
+use crate::authn::watch::Config;
 use crate::authn::{Presented, User, bearer_token};
 use crate::authz::Authorizer;
 use crate::body::Body;
 use crate::metrics::{Authenticated, GaugeGuard, Metrics};
 use crate::options::Limits;
 use crate::request::{RequestInfo, request_info};
+use crate::review::ReviewError;
 use crate::status::Status;
 
 /// When a client that was one too many may come again.
 const RETRY_AFTER_SECONDS: u32 = 1;
+/// When a client may come again that found the server about to end; by then it is sent to another one.
+const RETRY_AFTER_SHUTDOWN_SECONDS: u32 = 5;
 
 /// Everything that requests are answered with.
 pub(crate) struct Handler {
     pub(crate) api: Api,
-    pub(crate) published: watch::Receiver<Arc<Published>>,
+    pub(crate) config: Arc<Config>,
     pub(crate) tokens: TokenReviews,
     pub(crate) authorizer: Authorizer,
     pub(crate) limits: Limits,
     pub(crate) slots: Arc<Semaphore>,
+    /// Cancelled when clients are told to go elsewhere.
+    pub(crate) sending_away: CancellationToken,
+    pub(crate) count: AtomicU64,
+    pub(crate) hashing: RandomState,
+    pub(crate) strict_transport_security: Option<HeaderValue>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) registry: Registry,
 }
@@ -43,72 +52,101 @@ pub(crate) struct Handler {
 /// A place among the requests in flight, kept until the answer is sent.
 pub(crate) type Slot = Option<(OwnedSemaphorePermit, GaugeGuard)>;
 
+/// An answer, and what it keeps until it is sent.
+pub(crate) struct Answered {
+    pub(crate) response: Response<Body>,
+    pub(crate) slot: Slot,
+    /// Whether its connection is to end after it.
+    pub(crate) last: bool,
+}
+
 impl Handler {
-    /// Answers one request of `peer`.
-    pub(crate) async fn answer<B>(&self, peer: &Peer, request: Request<B>) -> (Response<Body>, Slot)
-    where
-        B: HttpBody<Data = Bytes, Error: Display>,
-    {
+    /// Answers one request of `peer`. Its body is not looked at.
+    pub(crate) async fn answer(&self, peer: &Peer, parts: &request::Parts) -> Answered {
         let begun = Instant::now();
-        let (parts, body) = request.into_parts();
         let info = request_info(&parts.method, &parts.uri);
         let limit = self.limits.request_timeout;
-        let decided = tokio::time::timeout(limit, self.decide(peer, &parts, &info, body)).await;
+        let decided = tokio::time::timeout(limit, self.decide(peer, parts, &info)).await;
+        let decided = decided.unwrap_or_else(|_| {
+            Err(Status::timeout(
+                "request did not complete within the allotted timeout",
+            ))
+        });
         let (mut response, slot) = match decided {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(status)) => (answer::refuse(&status, &parts.headers), None),
-            Err(_) => {
-                let late = Status::timeout("request did not complete within the allotted timeout");
-                (answer::refuse(&late, &parts.headers), None)
-            }
+            Ok(answer) => answer,
+            Err(status) => (answer::refuse(&status, &parts.headers), None),
         };
+        let code = response.status();
+        if let Some(value) = &self.strict_transport_security {
+            let headers = response.headers_mut();
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, value.clone());
+        }
         if parts.method == Method::HEAD {
             let length = response.body().size_hint().exact();
-            if let Some(length) = length {
+            if let Some(length) = length.filter(|_| code != StatusCode::NOT_MODIFIED) {
                 let headers = response.headers_mut();
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             }
             *response.body_mut() = Body::full(Bytes::new());
         }
-        self.metrics.answered(&info, response.status(), begun.elapsed());
-        (response, slot)
+        self.metrics.answered(&info, code, begun.elapsed());
+        Answered {
+            response,
+            slot,
+            // After a 401 the client may have a better certificate, which takes a new connection.
+            last: code == StatusCode::UNAUTHORIZED || self.is_sent_away(&info) || self.is_chosen(),
+        }
     }
 
-    async fn decide<B>(
+    async fn decide(
         &self,
         peer: &Peer,
         parts: &request::Parts,
         info: &RequestInfo,
-        body: B,
-    ) -> Result<(Response<Body>, Slot), Status>
-    where
-        B: HttpBody<Data = Bytes, Error: Display>,
-    {
-        let published = self.published.borrow().clone();
+    ) -> Result<(Response<Body>, Slot), Status> {
+        let published = self.config.published();
         let presented = peer.present(&published, &parts.headers, UnixTime::now());
-        let slot = if self.is_exempt(&presented, parts, info) {
+        let master = matches!(&presented, Presented::User(user) if user.is_master());
+        // kube-apiserver's own checks and probes are answered under any load.
+        let slot = if master || is_probe(info) {
             None
+        } else if self.is_sent_away(info) {
+            return Err(Status::shutting_down(RETRY_AFTER_SHUTDOWN_SECONDS));
         } else {
             Some(self.slot()?)
         };
-        let user = self.user(presented, parts).await?;
+        let user = self.user(presented, peer, parts).await?;
+        if let Some(name) = impersonation(&parts.headers) {
+            let cause = format!(
+                "header {name} is not understood here: impersonate through kube-apiserver, which checks the \
+                 right to and passes on who is meant"
+            );
+            return Err(Status::forbidden("", "", "", &cause));
+        }
         self.authorizer.authorize(&user, info).await?;
-        discard(body, self.limits.body_bytes).await?;
         let response = if info.path == "/metrics" {
-            self.metrics_page(&parts.method)?
+            metrics_page::respond(&self.registry, parts)?
         } else {
             answer::respond(&self.api, info, parts)
         };
         Ok((response, slot))
     }
 
-    /// Whether a request is answered under any load: those of kube-apiserver's own checks, and probes. Both must cost
-    /// nothing, so no review may be needed for them.
-    fn is_exempt(&self, presented: &Presented, parts: &request::Parts, info: &RequestInfo) -> bool {
-        match presented {
-            Presented::User(user) if user.is_master() => true,
-            _ => is_probe(info) && self.authorizer.is_open(info) && bearer_token(&parts.headers).is_none(),
+    /// Whether the server only tells clients to go elsewhere. Probes and metrics are answered to the end.
+    fn is_sent_away(&self, info: &RequestInfo) -> bool {
+        self.sending_away.is_cancelled() && !is_probe(info) && info.path != "/metrics"
+    }
+
+    /// Whether this request is one of those, chosen at random, whose connection ends after it.
+    fn is_chosen(&self) -> bool {
+        let chance = self.limits.goaway_chance;
+        if chance <= 0.0 {
+            return false;
         }
+        // Hashed with the process's own random keys, a count is as good as random.
+        let random = self.hashing.hash_one(self.count.fetch_add(1, Ordering::Relaxed));
+        let part = u32::try_from(random >> 32).unwrap_or(u32::MAX);
+        f64::from(part) < chance * f64::from(u32::MAX)
     }
 
     fn slot(&self) -> Result<(OwnedSemaphorePermit, GaugeGuard), Status> {
@@ -119,16 +157,33 @@ impl Handler {
         Ok((permit, self.metrics.in_flight()))
     }
 
-    async fn user(&self, presented: Presented, parts: &request::Parts) -> Result<User, Status> {
+    /// Whether no request is in flight but those that are answered under any load.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.slots.available_permits() == self.limits.slots()
+    }
+
+    async fn user(
+        &self,
+        mut presented: Presented,
+        peer: &Peer,
+        parts: &request::Parts,
+    ) -> Result<User, Status> {
+        let token = bearer_token(&parts.headers);
+        if matches!(presented, Presented::Refused(_)) && token.is_none() {
+            // An authority may be newer than what has been read: a rotation must not cost a request.
+            self.config.refresh().await;
+            presented = peer.present(&self.config.published(), &parts.headers, UnixTime::now());
+        }
         let refused = match presented {
             Presented::User(user) => {
                 self.metrics.authenticated(Authenticated::Certificate);
+                peer.recognize();
                 return Ok(user);
             }
             Presented::Refused(reason) => Some(reason),
             Presented::Nothing => None,
         };
-        let Some(token) = bearer_token(&parts.headers) else {
+        let Some(token) = token else {
             let Some(reason) = refused else {
                 self.metrics.authenticated(Authenticated::Anonymous);
                 return Ok(User::anonymous());
@@ -140,31 +195,21 @@ impl Handler {
         match self.tokens.review(token).await {
             Ok(Some(user)) => {
                 self.metrics.authenticated(Authenticated::Token);
+                peer.recognize();
                 Ok(User::clone(&user))
             }
             Ok(None) => {
                 self.metrics.authenticated(Authenticated::Refused);
                 Err(Status::unauthorized())
             }
-            Err(_) => {
+            Err(error) => {
                 self.metrics.authenticated(Authenticated::Error);
-                Err(Status::unauthorized())
+                Err(match error {
+                    ReviewError::Busy => Status::too_many_requests(RETRY_AFTER_SECONDS),
+                    _ => Status::unauthorized(),
+                })
             }
         }
-    }
-
-    fn metrics_page(&self, method: &Method) -> Result<Response<Body>, Status> {
-        if method != Method::GET && method != Method::HEAD {
-            return Err(Status::method_not_allowed());
-        }
-        let mut page = String::new();
-        prometheus_client::encoding::text::encode(&mut page, &self.registry)
-            .map_err(|error| Status::internal(&format_args!("failed to print the metrics: {error}")))?;
-        let mut response = Response::new(Body::full(page));
-        let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(openmetrics));
-        Ok(response)
     }
 }
 
@@ -174,24 +219,8 @@ fn is_probe(info: &RequestInfo) -> bool {
     matches!(first, Some("livez" | "readyz" | "healthz"))
 }
 
-/// Reads a request's body to its end and forgets it: nothing here needs one.
-async fn discard<B>(body: B, limit: usize) -> Result<(), Status>
-where
-    B: HttpBody<Data = Bytes, Error: Display>,
-{
-    if body.is_end_stream() {
-        return Ok(());
-    }
-    let too_large = || Status::too_large(limit);
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large());
-    }
-    let (mut body, mut left) = (pin!(body), limit);
-    while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Status::bad_request(format!("failed to read the body: {error}")))?;
-        let length = frame.data_ref().map_or(0, Bytes::len);
-        left = left.checked_sub(length).ok_or_else(too_large)?;
-    }
-    Ok(())
+/// The header, if any, that asks to act as somebody else. Only kube-apiserver can tell whether that is allowed.
+fn impersonation(headers: &HeaderMap) -> Option<&HeaderName> {
+    let mut names = headers.keys();
+    names.find(|name| name.as_str().starts_with("impersonate-"))
 }

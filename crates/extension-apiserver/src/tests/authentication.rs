@@ -125,8 +125,33 @@ fn headers_alone_are_nothing() {
         generation: 1,
         config: world.config,
     };
-    let presented = Peer::new(Vec::new()).present(&generation, &world.jane, unix(now()));
+    let presented = Peer::new(&[]).present(&generation, &world.jane, unix(now()));
     assert_eq!(presented, Presented::Nothing);
+}
+
+#[test]
+fn a_chain_too_long_to_keep_is_refused() {
+    let world = World::new();
+    let generation = Published {
+        generation: 1,
+        config: World::with(&published(Some(&world.clients), Some(&world.proxies))),
+    };
+    let leaf = world.proxies.client("front-proxy-client").chain();
+    let with = |more: Vec<CertificateDer<'static>>| {
+        let chain: Vec<_> = leaf.iter().cloned().chain(more).collect();
+        let peer = Peer::new(&chain);
+        let presented = peer.present(&generation, &world.jane, unix(now()));
+        (presented, peer.is_front_proxy())
+    };
+    let jane = user("jane", &["devs", "system:authenticated"]);
+    assert_eq!(with(vec![leaf[0].clone(); 7]), (jane, true));
+    for more in [
+        vec![leaf[0].clone(); 8],
+        vec![CertificateDer::from(vec![0; 16 * 1024])],
+    ] {
+        let (presented, front_proxy) = with(more);
+        assert!(reason(presented).contains("longer than 8 certificates") && !front_proxy);
+    }
 }
 
 #[test]
@@ -271,14 +296,8 @@ fn the_first_username_header_with_a_value_counts() {
 fn a_connection_is_judged_anew_when_authorities_or_time_change() {
     let world = World::new();
     let end = now() + SignedDuration::from_secs(30);
-    let peer = Peer::new(
-        world
-            .proxies
-            .leaf("front-proxy-client")
-            .ends(end)
-            .client()
-            .chain(),
-    );
+    let ending = world.proxies.leaf("front-proxy-client").ends(end).client();
+    let peer = Peer::new(&ending.chain());
     let jane = user("jane", &["devs", "system:authenticated"]);
     let first = Published {
         generation: 1,
@@ -289,7 +308,7 @@ fn a_connection_is_judged_anew_when_authorities_or_time_change() {
     let after = end + SignedDuration::from_secs(1);
     reason(peer.present(&first, &world.jane, unix(after)));
 
-    let peer = Peer::new(world.proxies.client("front-proxy-client").chain());
+    let peer = Peer::new(&world.proxies.client("front-proxy-client").chain());
     assert_eq!(peer.present(&first, &world.jane, unix(now())), jane);
     let removed = Published {
         generation: 2,

@@ -26,6 +26,8 @@ pub(crate) struct Cluster {
     content: watch::Sender<(u64, Content)>,
     /// Every review asked, in order.
     reviews: Mutex<Vec<Value>>,
+    /// Whether watches say nothing.
+    deaf: Mutex<bool>,
     /// Whether reviews fail.
     failing: Mutex<bool>,
     /// How many access reviews may still be answered.
@@ -37,6 +39,7 @@ impl Cluster {
         Arc::new(Self {
             content: watch::Sender::new((1, content)),
             reviews: Mutex::default(),
+            deaf: Mutex::default(),
             failing: Mutex::default(),
             gate: Semaphore::new(1_000_000),
         })
@@ -54,6 +57,11 @@ impl Cluster {
     /// Replaces the `ConfigMap`.
     pub(crate) fn publish(&self, content: Content) {
         self.content.send_modify(|now| *now = (now.0 + 1, content));
+    }
+
+    /// From now on watches say nothing, as those whose connection has died.
+    pub(crate) fn deafen(&self) {
+        *self.deaf.lock().unwrap() = true;
     }
 
     pub(crate) fn fail_reviews(&self, failing: bool) {
@@ -134,6 +142,10 @@ impl Cluster {
     }
 
     fn watch(&self, query: &str) -> Reply {
+        if *self.deaf.lock().unwrap() {
+            let nothing = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+            return Response::new(StreamBody::new(nothing).boxed_unsync());
+        }
         let version = query
             .split('&')
             .find_map(|field| field.strip_prefix("resourceVersion="));

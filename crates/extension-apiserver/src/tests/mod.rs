@@ -2,7 +2,7 @@
 
 mod authentication;
 pub(crate) mod certificates;
-mod cluster;
+pub(crate) mod cluster;
 mod server;
 
 use std::collections::BTreeMap;

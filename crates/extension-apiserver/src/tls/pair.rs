@@ -63,6 +63,14 @@ pub enum CertificateError {
         /// When.
         not_after: Timestamp,
     },
+    /// The certificate is not good yet.
+    #[error("the certificate in {path:?} is good only from {not_before} on")]
+    NotYetValid {
+        /// The certificate file.
+        path: PathBuf,
+        /// From when on.
+        not_before: Timestamp,
+    },
     /// A self-signed pair cannot be made or stored.
     #[error(
         "failed to make a self-signed certificate in {path:?}: the directory must be writable, or name files instead"
@@ -77,7 +85,7 @@ pub enum CertificateError {
 
 /// The bytes of both files.
 pub(super) struct PairBytes {
-    certificate: Vec<u8>,
+    pub(super) certificate: Vec<u8>,
     key: Vec<u8>,
 }
 

@@ -1,12 +1,11 @@
 //! The serving certificate, read again when its content changes.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
@@ -23,8 +22,10 @@ const INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct Serving {
     certificate: PathBuf,
     key: PathBuf,
-    /// Directory of a self-signed pair, which is renewed here.
+    /// Directory of a self-signed pair.
     self_signed: Option<PathBuf>,
+    /// Whether the pair now served was made here: only then is it renewed.
+    own: bool,
     seen: [u8; 32],
     refused: Option<String>,
     current: watch::Sender<Arc<Pair>>,
@@ -41,13 +42,14 @@ impl Serving {
             }
         };
         if let Some(directory) = &self_signed
-            && !(certificate.exists() && key.exists())
+            && is_to_be_made(&certificate, &key)
         {
             self_signed::generate(directory, now)?;
         }
         let bytes = PairBytes::read(&certificate, &key)?;
         let pair = Pair::parse(&bytes, &certificate, &key)?;
-        if pair.not_after <= now && self_signed.is_none() {
+        let own = self_signed::is_own(&bytes.certificate);
+        if pair.not_after <= now && !(own && self_signed.is_some()) {
             tracing::warn!(path = ?certificate, not_after = %pair.not_after, "the serving certificate has expired: \
                  clients will refuse it until it is replaced");
         } else if pair.not_before > now {
@@ -58,6 +60,7 @@ impl Serving {
             certificate,
             key,
             self_signed,
+            own,
             seen: bytes.digest(),
             refused: None,
             current: watch::Sender::new(Arc::new(pair)),
@@ -69,8 +72,8 @@ impl Serving {
     }
 
     /// What handshakes take the certificate from.
-    pub(crate) fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
-        Arc::new(Current(self.current.subscribe()))
+    pub(super) fn current(&self) -> Current {
+        Current(self.current.subscribe())
     }
 
     /// When the certificate now served ends.
@@ -79,9 +82,12 @@ impl Serving {
     }
 
     /// Reads the files again and again. A pair that cannot be served is refused, and the one before stays.
-    pub(crate) async fn keep_fresh(mut self, metrics: Arc<Metrics>) {
+    /// `metrics` are told when the certificate ends, of one of several only of the first.
+    pub(crate) async fn keep_fresh(mut self, metrics: Arc<Metrics>, first: bool) {
         loop {
-            metrics.serving_certificate(self.not_after());
+            if first {
+                metrics.serving_certificate(self.not_after());
+            }
             tokio::time::sleep(INTERVAL).await;
             let checked = tokio::task::spawn_blocking(move || {
                 let outcome = self.check(Timestamp::now());
@@ -103,7 +109,10 @@ impl Serving {
     /// Reads the files once, and takes over what is new and good. `Ok(true)` if something was. Each distinct cause
     /// of a refusal is logged once.
     pub(super) fn check(&mut self, now: Timestamp) -> Result<bool, CertificateError> {
-        let outcome = self.renew(now).and_then(|()| self.take_over(now));
+        // What can be taken over is, also if renewing fails.
+        let renewed = self.renew(now);
+        let outcome = self.take_over(now);
+        let outcome = renewed.and(outcome);
         match &outcome {
             Ok(true) => {
                 tracing::info!(path = ?self.certificate, not_after = %self.not_after(), "serving a new certificate");
@@ -135,14 +144,26 @@ impl Serving {
                 not_after: pair.not_after,
             });
         }
+        if pair.not_before > now && self.is_valid(now) {
+            return Err(CertificateError::NotYetValid {
+                path: self.certificate.clone(),
+                not_before: pair.not_before,
+            });
+        }
+        self.own = self_signed::is_own(&bytes.certificate);
         self.seen = digest;
         self.current.send_replace(Arc::new(pair));
         Ok(true)
     }
 
-    /// Renews a self-signed pair with a third of its life left.
+    fn is_valid(&self, now: Timestamp) -> bool {
+        let current = self.current.borrow();
+        (current.not_before..current.not_after).contains(&now)
+    }
+
+    /// Renews a pair made here with a third of its life left.
     fn renew(&self, now: Timestamp) -> Result<(), CertificateError> {
-        let Some(directory) = &self.self_signed else {
+        let Some(directory) = self.self_signed.as_ref().filter(|_| self.own) else {
             return Ok(());
         };
         let (from, until) = {
@@ -152,8 +173,27 @@ impl Serving {
         if until.duration_since(now) > until.duration_since(from) / 3 {
             return Ok(());
         }
-        self_signed::generate(directory, now)
+        // Somebody may have put a pair of their own there since it was last read.
+        let bytes = PairBytes::read(&self.certificate, &self.key)?;
+        if bytes.digest() == self.seen {
+            self_signed::generate(directory, now)?;
+        }
+        Ok(())
     }
+}
+
+/// Whether the directory of a self-signed pair has none: there is nothing in it, or half of what was made here.
+fn is_to_be_made(certificate: &Path, key: &Path) -> bool {
+    if !certificate.exists() {
+        return !key.exists();
+    }
+    if key.exists() {
+        return PairBytes::read(certificate, key).is_ok_and(|bytes| {
+            let pair = Pair::parse(&bytes, certificate, key);
+            matches!(pair, Err(CertificateError::Mismatch { .. })) && self_signed::is_own(&bytes.certificate)
+        });
+    }
+    std::fs::read(certificate).is_ok_and(|bytes| self_signed::is_own(&bytes))
 }
 
 impl fmt::Debug for Serving {
@@ -166,11 +206,12 @@ impl fmt::Debug for Serving {
 
 /// Gives each handshake the pair of that moment.
 #[derive(Debug)]
-struct Current(watch::Receiver<Arc<Pair>>);
+pub(super) struct Current(watch::Receiver<Arc<Pair>>);
 
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.borrow().key))
+impl Current {
+    /// The pair of this moment.
+    pub(super) fn now(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0.borrow().key)
     }
 }
 
@@ -272,6 +313,97 @@ mod tests {
         assert!(matches!(error, CertificateError::Key { .. }), "{error:?}");
         let told = format!("{error} {error:?}");
         assert!(told.contains("tls.key") && !told.contains("SECRET"), "{told}");
+    }
+
+    #[test]
+    fn a_replacement_that_is_not_good_yet_waits_for_its_time() {
+        let root = tempfile::tempdir().unwrap();
+        let authority = Authority::new("ca");
+        store(root.path(), &authority.server("a.b.svc"));
+        let mut serving = Serving::load(&files(root.path()), now()).unwrap();
+        let first = served(&serving);
+        let next = authority.leaf("a.b.svc").begins(now() + 1.hour()).server();
+        store(root.path(), &next);
+        let error = serving.check(now()).unwrap_err();
+        assert!(matches!(error, CertificateError::NotYetValid { .. }), "{error:?}");
+        assert_eq!(served(&serving), first);
+        assert!(serving.check(now() + 1.hour()).unwrap());
+        assert_eq!(served(&serving), next.der());
+        // One that is not good any more is no better than one that is not good yet.
+        store(
+            root.path(),
+            &authority.leaf("a.b.svc").ends(now() - 1.hour()).server(),
+        );
+        let mut serving = Serving::load(&files(root.path()), now()).unwrap();
+        store(root.path(), &next);
+        assert!(serving.check(now()).unwrap());
+    }
+
+    fn self_signed_in(directory: &Path) -> ServingCertificate {
+        ServingCertificate::SelfSigned {
+            directory: directory.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_pair_of_somebody_else_is_served_and_never_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let (certificate, key) = self_signed::paths(root.path());
+        let put = |leaf: &Leaf| {
+            fs::write(&certificate, leaf.certificate_pem()).unwrap();
+            fs::write(&key, leaf.key_pem()).unwrap();
+        };
+        let authority = Authority::new("ca");
+        let theirs = authority.leaf("localhost").ends(now() + 1.hour()).server();
+        put(&theirs);
+        let mut serving = Serving::load(&self_signed_in(root.path()), now()).unwrap();
+        assert_eq!(served(&serving), theirs.der());
+        assert!(!serving.check(now() + 2.hours()).unwrap());
+        assert_eq!(fs::read_to_string(&key).unwrap(), theirs.key_pem());
+        // What they put in its place is taken over.
+        let newer = authority.server("localhost");
+        put(&newer);
+        assert!(serving.check(now()).unwrap());
+        assert_eq!(served(&serving), newer.der());
+
+        // Half a pair of theirs is an error, not a reason to write over it.
+        for gone in [&certificate, &key] {
+            put(&newer);
+            fs::remove_file(gone).unwrap();
+            Serving::load(&self_signed_in(root.path()), now()).unwrap_err();
+            assert!(!gone.exists());
+        }
+        put(&newer);
+        fs::write(&key, theirs.key_pem()).unwrap();
+        let error = Serving::load(&self_signed_in(root.path()), now()).unwrap_err();
+        assert!(matches!(error, CertificateError::Mismatch { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_pair_of_theirs_that_comes_in_the_place_of_ours_is_not_renewed() {
+        let root = tempfile::tempdir().unwrap();
+        let mut serving = Serving::load(&self_signed_in(root.path()), now()).unwrap();
+        let (certificate, key) = self_signed::paths(root.path());
+        let theirs = Authority::new("ca").server("a.b.svc");
+        fs::write(&certificate, theirs.certificate_pem()).unwrap();
+        fs::write(&key, theirs.key_pem()).unwrap();
+        // Ours is due for renewal at the very moment that theirs is found.
+        assert!(serving.check(now() + (300 * 24).hours()).unwrap());
+        assert_eq!(served(&serving), theirs.der());
+    }
+
+    #[test]
+    fn a_pair_of_ours_that_was_half_written_is_made_again() {
+        let root = tempfile::tempdir().unwrap();
+        let source = self_signed_in(root.path());
+        let (_, key) = self_signed::paths(root.path());
+        let first = served(&Serving::load(&source, now()).unwrap());
+        let old_key = fs::read(&key).unwrap();
+        fs::remove_file(&key).unwrap();
+        let second = served(&Serving::load(&source, now()).unwrap());
+        assert_ne!(second, first);
+        fs::write(&key, old_key).unwrap();
+        assert_ne!(served(&Serving::load(&source, now()).unwrap()), second);
     }
 
     #[test]

@@ -8,10 +8,15 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
 use super::pair::CertificateError;
 
 /// How long a self-signed certificate is good. It is renewed when a third is left.
 const LIFE: SignedDuration = SignedDuration::from_hours(365 * 24);
+/// Whom it names.
+const NAME: &str = "localhost";
 /// Clocks differ.
 const BACKDATED: SignedDuration = SignedDuration::from_hours(1);
 
@@ -20,7 +25,24 @@ pub(super) fn paths(directory: &Path) -> (PathBuf, PathBuf) {
     (directory.join("apiserver.crt"), directory.join("apiserver.key"))
 }
 
-/// Makes a pair and stores it, the key first: a certificate is never there without its key.
+/// Whether a certificate is one that was made here: only such are replaced, for whatever else is in the directory is
+/// somebody's.
+pub(super) fn is_own(pem: &[u8]) -> bool {
+    let mut chain = CertificateDer::pem_slice_iter(pem);
+    let (Some(Ok(der)), None) = (chain.next(), chain.next()) else {
+        return false;
+    };
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&der) else {
+        return false;
+    };
+    let mut names = certificate.subject().iter_common_name();
+    certificate.subject() == certificate.issuer()
+        && names.next().is_some_and(|name| name.as_str() == Ok(NAME))
+        && names.next().is_none()
+}
+
+/// Makes a pair and stores it, the certificate first: if the process ends before the key is there, it can be seen that
+/// the pair is to be made again.
 pub(super) fn generate(directory: &Path, now: Timestamp) -> Result<(), CertificateError> {
     let failed =
         |path: &Path, source: Box<dyn std::error::Error + Send + Sync>| CertificateError::SelfSigned {
@@ -30,16 +52,15 @@ pub(super) fn generate(directory: &Path, now: Timestamp) -> Result<(), Certifica
     let (certificate, key) = pair(now).map_err(|error| failed(directory, error))?;
     let (certificate_path, key_path) = paths(directory);
     std::fs::create_dir_all(directory).map_err(|error| failed(directory, error.into()))?;
-    for (path, content) in [(key_path, key), (certificate_path, certificate)] {
+    for (path, content) in [(certificate_path, certificate), (key_path, key)] {
         write(&path, &content).map_err(|error| failed(&path, error.into()))?;
     }
     Ok(())
 }
 
 fn pair(now: Timestamp) -> Result<(String, String), Box<dyn std::error::Error + Send + Sync>> {
-    let mut params =
-        CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])?;
-    params.distinguished_name.push(DnType::CommonName, "localhost");
+    let mut params = CertificateParams::new([NAME.to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])?;
+    params.distinguished_name.push(DnType::CommonName, NAME);
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + since_epoch(now - BACKDATED);
     params.not_after = epoch + since_epoch(now + LIFE);
