@@ -22,6 +22,7 @@ mod tls;
 pub use health::HealthCheck;
 pub use options::{ApiGroup, Authentication, Authorization, Limits, ServingCertificate, VersionInfo};
 pub use resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
+pub use selector::check_label_selector;
 pub use server::{BoundServer, Server, ServerBuilder};
 pub use status::Status;
 

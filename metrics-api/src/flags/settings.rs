@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use extension_apiserver::{Authentication, Authorization, Limits, ServingCertificate};
+use extension_apiserver::{Authentication, Authorization, Limits, ServingCertificate, check_label_selector};
 
 use super::Flags;
 use crate::kubelet::{address::AddressRules, tls::TlsMode};
@@ -101,6 +101,7 @@ impl Settings {
     /// Checks flags. `ipv6` tells whether this machine has it.
     pub fn new(flags: Flags, ipv6: bool) -> Result<Self, FlagError> {
         check_times(&flags)?;
+        check_node_selector(&flags)?;
         let tls_mode = tls_mode(&flags)?;
         let client_certificate = match (flags.kubelet_client_certificate, flags.kubelet_client_key) {
             (Some(certificate), Some(key)) => Some(Certificate { certificate, key }),
@@ -148,6 +149,8 @@ impl Settings {
                 requests_in_flight: flags.max_requests_inflight,
                 request_timeout: flags.request_timeout,
                 streams_per_connection: streams,
+                shutdown_delay: flags.shutdown_delay_duration,
+                drain: flags.shutdown_drain_duration,
                 ..Limits::default()
             },
             authentication: Authentication {
@@ -192,6 +195,18 @@ fn check_times(flags: &Flags) -> Result<(), FlagError> {
     Ok(())
 }
 
+/// kube-apiserver would refuse it too, but only to the watch, which tries for ever.
+fn check_node_selector(flags: &Flags) -> Result<(), FlagError> {
+    let Some(selector) = &flags.node_selector else {
+        return Ok(());
+    };
+    check_label_selector(selector).map_err(|reason| FlagError::Value {
+        flag: "--node-selector",
+        found: format!("{selector:?}"),
+        expected: format!("a label selector such as pool=web,!virtual: {reason}"),
+    })
+}
+
 fn tls_mode(flags: &Flags) -> Result<TlsMode, FlagError> {
     let conflict = |first: &str, second: &str, reason| {
         Err(FlagError::Conflict {
@@ -229,7 +244,7 @@ fn tls_mode(flags: &Flags) -> Result<TlsMode, FlagError> {
 
 /// klog's levels, roughly: 4 is debugging, 6 and more is tracing. The clients below are loud from the start of
 /// tracing on.
-fn level_of(verbosity: u8) -> &'static str {
+fn level_of(verbosity: u32) -> &'static str {
     match verbosity {
         0..=3 => "info",
         4..=5 => "debug,hyper=info,hyper_util=info,rustls=info,tower=info,h2=info",

@@ -123,7 +123,7 @@ fn all_addresses_are_those_of_ipv6_too_where_there_is_any() {
 
 #[test]
 fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
-    let table: [(&[&str], &[&str]); 13] = [
+    let table: [(&[&str], &[&str]); 17] = [
         (&["--no-such-flag"], &["--no-such-flag"]),
         (&["--metric-resolution=15"], &["--metric-resolution", "15", "15s"]),
         (
@@ -156,6 +156,16 @@ fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
             &["--kubelet-insecure-tls", "--kubelet-certificate-authority=ca"],
             &["--kubelet-insecure-tls", "--kubelet-certificate-authority"],
         ),
+        (
+            &["--node-selector=a in b"],
+            &["--node-selector", "a in b", "expected: '('"],
+        ),
+        (&["-l", "=x"], &["--node-selector", "=x"]),
+        (
+            &["--kubelet-insecure-tls=yes"],
+            &["--kubelet-insecure-tls", "yes", "true or false"],
+        ),
+        (&["--v=x"], &["--v", "x"]),
         (&["--tls-cert-file=a"], &["--tls-private-key-file"]),
         (
             &["--max-requests-inflight=0"],
@@ -168,6 +178,54 @@ fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
             assert!(error.contains(part), "{arguments:?}: {part:?} is not in {error}");
         }
     }
+}
+
+#[test]
+fn booleans_and_levels_are_those_of_go() {
+    for (text, expected) in [
+        ("1", true),
+        ("t", true),
+        ("T", true),
+        ("TRUE", true),
+        ("True", true),
+        ("0", false),
+        ("f", false),
+        ("F", false),
+        ("FALSE", false),
+        ("False", false),
+    ] {
+        let flags = parse(&[&format!("--kubelet-insecure-tls={text}")]).unwrap();
+        assert_eq!(flags.kubelet_insecure_tls, expected, "{text}");
+    }
+    assert_eq!(settings(&["--v=1000"]).unwrap().log_level, "trace");
+}
+
+#[test]
+fn lists_add_up() {
+    let settings = settings(&[
+        "--kubelet-preferred-address-types=InternalIP,ExternalIP",
+        "--kubelet-preferred-address-types=Hostname",
+        "--authorization-always-allow-paths=/metrics",
+    ])
+    .unwrap();
+    assert_eq!(
+        settings.addresses.types,
+        [
+            AddressType::InternalIP,
+            AddressType::ExternalIP,
+            AddressType::Hostname
+        ]
+    );
+    assert_eq!(settings.authorization.always_allow_paths, ["/metrics"]);
+}
+
+#[test]
+fn the_end_can_be_delayed() {
+    let limits = settings(&["--shutdown-delay-duration=7s", "--shutdown-drain-duration=1m"])
+        .unwrap()
+        .limits;
+    assert_eq!(limits.shutdown_delay, Duration::from_secs(7));
+    assert_eq!(limits.drain, Duration::from_mins(1));
 }
 
 #[test]
