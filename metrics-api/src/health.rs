@@ -22,6 +22,8 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Silence after which the process counts as stuck. A busy machine can be slow; only a restart mends what this
 /// is about.
 const STUCK: u64 = 30_000;
+/// The same for scrapes of any node, in resolutions.
+const IDLE_RESOLUTIONS: u64 = 4;
 
 /// What the checks look at.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct Health {
     pub pods: Arc<PodIndex>,
     /// Now.
     pub clock: MonotonicClock,
+    /// Time between two scrapes of a node.
+    pub resolution: Duration,
 }
 
 impl Health {
@@ -44,7 +48,12 @@ impl Health {
     pub fn checks(self) -> Vec<HealthCheck> {
         let pulse = Arc::new(AtomicU64::new(self.clock.now().0));
         tokio::spawn(beat(Arc::clone(&pulse), self.clock));
-        let clock = self.clock;
+        let (clock, board) = (self.clock, Arc::clone(&self.board));
+        // Some kubelet is asked in every resolution, however slow all of them are.
+        let longest = u64::try_from(self.resolution.as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(IDLE_RESOLUTIONS)
+            .max(STUCK);
         let (nodes, pods) = (Arc::clone(&self.nodes), Arc::clone(&self.pods));
         let listed = |synced: bool| {
             if synced {
@@ -61,8 +70,11 @@ impl Health {
             HealthCheck::ready("metadata-informer-sync", move || listed(pods.is_synced())),
             HealthCheck::live("metric-collection-timely", move || {
                 let silence = clock.now().since(Monotonic(pulse.load(Ordering::Relaxed)));
+                let idle = board.idle(clock.now());
                 if silence > STUCK {
                     Err(format!("nothing ran for {silence} ms"))
+                } else if idle > longest {
+                    Err(format!("no scrape has begun for {idle} ms"))
                 } else {
                     Ok(())
                 }
@@ -125,6 +137,7 @@ mod tests {
             nodes: Arc::new(NodeIndex::new(names.clone())),
             pods: Arc::new(PodIndex::new(names)),
             clock: MonotonicClock::start(),
+            resolution: Duration::from_secs(15),
         }
     }
 
@@ -143,6 +156,7 @@ mod tests {
         let attempt = Attempt {
             endpoint: None,
             tls: contract::report::TlsState::Verified,
+            source: contract::report::Source::ResourceMetrics,
             ended: jiff::Timestamp::UNIX_EPOCH,
             took: Duration::ZERO,
             error: None,
@@ -152,9 +166,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_fleet_that_scrapes_nothing_is_not_alive() {
+        let health = health();
+        let (board, clock) = (Arc::clone(&health.board), health.clock);
+        let checks = health.checks();
+        let timely = || {
+            let check = checks
+                .iter()
+                .find(|check| check.name() == "metric-collection-timely")
+                .unwrap();
+            check.run()
+        };
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(timely(), Ok(()), "there is no node");
+        board.add(&"node-a".into(), clock.now());
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        assert_eq!(timely(), Ok(()));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(timely().unwrap_err().contains("no scrape has begun"));
+        board.began(clock.now());
+        assert_eq!(timely(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn ready_needs_a_usage_and_every_node_s_chance_and_is_not_lost_again() {
         let (health, latch) = (health(), Latch::default());
-        health.board.add(&"node-a".into());
+        health.board.add(&"node-a".into(), Monotonic(0));
         assert_eq!(latch.check(&health), Err("no metrics to serve".to_owned()));
         put(&health, 10);
         put(&health, 20);

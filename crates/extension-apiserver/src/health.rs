@@ -31,8 +31,14 @@ impl HealthCheck {
         }
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Runs the check. The error is for the log.
-    pub(crate) fn run(&self) -> Result<(), String> {
+    pub fn run(&self) -> Result<(), String> {
         (self.check)()
     }
 }

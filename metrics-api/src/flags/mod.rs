@@ -11,6 +11,7 @@ pub use settings::{Certificate, FlagError, KubeletCredential, Settings};
 
 use crate::{
     kubelet::{address::AddressType, tls::TlsMode},
+    scrape::kubelets::KubeletSource,
     time::parse_go_duration,
 };
 
@@ -91,6 +92,15 @@ pub struct Flags {
         help_heading = "Kubelet"
     )]
     pub kubelet_client_key: Option<PathBuf>,
+
+    /// What is read of kubelets. For /stats/summary the right to get nodes/stats is needed.
+    #[arg(long, value_name = "SOURCE", default_value = "Auto", help_heading = "Kubelet")]
+    pub kubelet_source: KubeletSource,
+
+    /// Dial loopback addresses too. For benchmarks and tests: a node could name one to be shown what is meant for a
+    /// kubelet on this very machine.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Kubelet")]
+    pub kubelet_allow_loopback: bool,
 
     /// Label selector of the nodes to scrape and to answer for.
     #[arg(short = 'l', long, value_name = "SELECTOR", help_heading = "Kubelet")]

@@ -9,7 +9,10 @@ use std::{
 use extension_apiserver::{Authentication, Authorization, Limits, ServingCertificate, check_label_selector};
 
 use super::Flags;
-use crate::kubelet::{address::AddressRules, tls::TlsMode};
+use crate::{
+    kubelet::{address::AddressRules, tls::TlsMode},
+    scrape::kubelets::KubeletSource,
+};
 
 /// Port of a kubelet whose Node names none.
 const KUBELET_PORT: u16 = 10250;
@@ -71,6 +74,8 @@ pub struct Settings {
     pub resolution: Duration,
     /// Which address of a Node is dialled.
     pub addresses: AddressRules,
+    /// What is read of kubelets.
+    pub source: KubeletSource,
     /// Time for one scrape.
     pub kubelet_timeout: Duration,
     /// How kubelets' certificates are treated.
@@ -136,7 +141,9 @@ impl Settings {
                 use_node_status_port: flags
                     .kubelet_use_node_status_port
                     .unwrap_or(flags.kubelet_port.is_none()),
+                loopback: flags.kubelet_allow_loopback,
             },
+            source: flags.kubelet_source,
             kubelet_timeout: flags.kubelet_request_timeout,
             tls_mode,
             kubelet_authority: flags.kubelet_certificate_authority,

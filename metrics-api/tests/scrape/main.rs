@@ -9,6 +9,8 @@ mod fleet;
 #[cfg(test)]
 mod records;
 #[cfg(test)]
+mod sources;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tokens;

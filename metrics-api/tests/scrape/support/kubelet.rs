@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{METRICS, pki::Identity, provider};
+use super::{METRICS, SUMMARY, pki::Identity, provider};
 
 /// What comes after a request.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub(crate) enum Answer {
     Full(u16, Vec<u8>),
     /// 401 unless the request carries this token, then the metrics.
     For(&'static str),
+    /// Metrics at this path, 404 at others, this status at the Summary API.
+    Paths(&'static str, u16),
     /// These bytes, then the end.
     Raw(&'static [u8]),
     /// A body without end.
@@ -56,6 +58,8 @@ struct State {
     once: Mutex<bool>,
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<usize>,
+    /// Connections up to this one say nothing any more.
+    deaf: Mutex<usize>,
 }
 
 impl FakeKubelet {
@@ -83,12 +87,17 @@ impl FakeKubelet {
             once: Mutex::new(false),
             seen: Mutex::default(),
             connections: Mutex::new(0),
+            deaf: Mutex::new(0),
         });
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                *shared.connections.lock().unwrap() += 1;
-                tokio::spawn(connection(Arc::clone(&shared), stream));
+                let number = {
+                    let mut connections = shared.connections.lock().unwrap();
+                    *connections += 1;
+                    *connections
+                };
+                tokio::spawn(connection(Arc::clone(&shared), stream, number));
             }
         });
         let endpoint = Endpoint {
@@ -115,6 +124,11 @@ impl FakeKubelet {
         *self.state.once.lock().unwrap() = true;
     }
 
+    /// The open connections say nothing any more, as when a node has vanished and another has its address.
+    pub(crate) fn go_deaf(&self) {
+        *self.state.deaf.lock().unwrap() = self.connections();
+    }
+
     /// All requests so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
@@ -125,7 +139,7 @@ impl FakeKubelet {
     }
 }
 
-async fn connection(state: Arc<State>, stream: TcpStream) {
+async fn connection(state: Arc<State>, stream: TcpStream, number: usize) {
     let tls = state.tls.lock().unwrap().clone();
     let Some(tls) = tls else {
         let mut stream = stream;
@@ -145,6 +159,9 @@ async fn connection(state: Arc<State>, stream: TcpStream) {
             }
             head.push(byte[0]);
         }
+        if number <= *state.deaf.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
         let seen = parse(&head);
         state.seen.lock().unwrap().push(seen.clone());
         let answer = match state.answer.lock().unwrap().clone() {
@@ -152,6 +169,18 @@ async fn connection(state: Arc<State>, stream: TcpStream) {
                 Answer::Full(200, METRICS.to_vec())
             }
             Answer::For(_) => Answer::Full(401, b"Unauthorized".to_vec()),
+            Answer::Paths(path, _) if seen.line == format!("GET {path}") => {
+                Answer::Full(200, METRICS.to_vec())
+            }
+            Answer::Paths(_, status) if seen.line.starts_with("GET /stats/summary") => Answer::Full(
+                status,
+                if status == 200 {
+                    SUMMARY.to_vec()
+                } else {
+                    Vec::new()
+                },
+            ),
+            Answer::Paths(..) => Answer::Full(404, b"404 page not found".to_vec()),
             other => other,
         };
         if reply(&mut stream, answer).await.is_err() || *state.once.lock().unwrap() {
@@ -173,7 +202,7 @@ async fn reply(
                 ""
             };
             let head = format!(
-                "HTTP/1.1 {status} X\r\n{location}content-length: {}\r\n\r\n",
+                "HTTP/1.1 {status} X\r\nDate: Mon, 23 Nov 2026 16:41:43 GMT\r\n{location}content-length: {}\r\n\r\n",
                 body.len()
             );
             stream.write_all(head.as_bytes()).await?;
@@ -196,7 +225,7 @@ async fn reply(
             }
         }
         Answer::Silence => std::future::pending().await,
-        Answer::HangUp | Answer::For(_) => Err(std::io::ErrorKind::Other.into()),
+        Answer::HangUp | Answer::For(_) | Answer::Paths(..) => Err(std::io::ErrorKind::Other.into()),
     }
 }
 
