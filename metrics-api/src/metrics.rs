@@ -7,7 +7,7 @@ use contract::report::{ErrorClass, NodeError};
 use jiff::Timestamp;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, NoLabelSet},
     metrics::{
         counter::Counter,
         family::Family,
@@ -17,7 +17,13 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{decode::Skipped, index::PodIndex, scrape::board::Board, store::Store, time::MonotonicClock};
+use crate::{
+    decode::Skipped,
+    index::PodIndex,
+    scrape::board::Board,
+    store::{Ages, Store},
+    time::MonotonicClock,
+};
 
 /// An answer of the largest nodes takes a few milliseconds.
 const DECODE_BUCKETS: [f64; 8] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25];
@@ -205,6 +211,15 @@ impl Collector for Sizes {
         for (kind, count) in [("node", points.nodes), ("container", points.containers)] {
             ConstGauge::new(count as u64).encode(family.encode_family(&[("type", kind)])?)?;
         }
+        if let Some(Ages { sum, count, buckets }) = self.store.freshness().ages() {
+            let mut family = encoder.encode_descriptor(
+                "metrics_server_api_metric_freshness_seconds",
+                "How old the usages were that were answered",
+                None,
+                prometheus_client::metrics::MetricType::Histogram,
+            )?;
+            family.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
         let mut family = encoder.encode_descriptor(
             "metrics_api_nodes",
             "Nodes that are scraped, by how the certificate of the kubelet was judged",
@@ -272,6 +287,37 @@ mod tests {
             "metrics_api_kubelet_errors_total{class=\"Timeout\"} 1",
             "metrics_api_skipped_samples_total{reason=\"malformed\"} 2",
             "metrics_server_kubelet_request_duration_seconds_count{node=\"node-b\"} 1",
+        ] {
+            assert!(page.contains(line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn what_is_answered_is_counted_once_there_is_any() {
+        let names = crate::names::Names::default();
+        let rules = crate::store::series::Rules { resolution: 15_000 };
+        let store = Arc::new(Store::new(rules, names.clone()));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Sizes {
+            store: Arc::clone(&store),
+            pods: Arc::new(PodIndex::new(names)),
+            board: Arc::default(),
+            clock: MonotonicClock::start(),
+        }));
+        let page = || {
+            let mut page = String::new();
+            prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+            page
+        };
+        assert!(!page().contains("freshness"));
+        store.freshness().observe(Timestamp::now().into());
+        let page = page();
+        for line in [
+            "# TYPE metrics_server_api_metric_freshness_seconds histogram",
+            "metrics_server_api_metric_freshness_seconds_count 1",
+            "metrics_server_api_metric_freshness_seconds_bucket{le=\"1.0\"} 1",
+            "metrics_server_api_metric_freshness_seconds_bucket{le=\"+Inf\"} 1",
+            "metrics_api_nodes_failing{class=\"Timeout\"} 0",
         ] {
             assert!(page.contains(line), "{line} is not in\n{page}");
         }

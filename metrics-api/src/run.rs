@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     flags::{Certificate, KubeletCredential, Settings},
-    health::Health,
+    health::Checks,
     index::{NodeIndex, PodIndex},
     kubelet::{
         address::{Guard, Host},
@@ -29,6 +29,7 @@ use crate::{
     },
     metrics::{Metrics, Sizes},
     names::Names,
+    procfs::Process,
     resources::{NodeMetrics, PodMetrics},
     scrape::{
         board::Board,
@@ -76,6 +77,7 @@ pub async fn run(
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry, settings.resolution));
     registry.register_collector(Box::new(shared.sizes()));
+    registry.register_collector(Box::new(Process));
     let (bind, tls_mode, selector) = (settings.bind, settings.tls_mode, settings.node_selector.clone());
     let server = shared
         .server(settings, client.clone(), registry)
@@ -144,7 +146,7 @@ impl Shared {
                 Arc::new(PodMetrics::new(Arc::clone(store), Arc::clone(&self.pods), clock)),
             ],
         };
-        let health = Health {
+        let health = Checks {
             store: Arc::clone(store),
             board: Arc::clone(&self.board),
             nodes: Arc::clone(&self.nodes),

@@ -19,7 +19,7 @@ pub mod status;
 mod tests;
 mod tls;
 
-pub use health::HealthCheck;
+pub use health::{HealthCheck, HealthEndpoint};
 pub use options::{ApiGroup, Authentication, Authorization, Limits, ServingCertificate, VersionInfo};
 pub use resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
 pub use selector::check_label_selector;

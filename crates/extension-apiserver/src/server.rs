@@ -160,13 +160,14 @@ impl ServerBuilder {
         let published = config.subscribe();
         let mut checks = vec![HealthCheck::live("ping", || Ok(()))];
         checks.extend(self.checks);
-        checks.push(HealthCheck::ready("authentication-config-sync", move || {
+        let read = HealthCheck::ready("authentication-config-sync", move || {
             if published.borrow().generation > 0 {
                 Ok(())
             } else {
                 Err("the authentication ConfigMap has not been read yet".to_owned())
             }
-        }));
+        });
+        checks.push(read.quiet());
         checks.push(HealthCheck::ready("shutdown", move || {
             if stopping.is_cancelled() {
                 Err("the process is shutting down".to_owned())

@@ -1,10 +1,11 @@
 //! Command line. Flags that metrics-server has too keep its names, values and meaning.
 
+pub mod classes;
 mod settings;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, ValueEnum};
 use process::telemetry::LogFormat;
 
 pub use settings::{Certificate, FlagError, KubeletCredential, Settings};
@@ -141,6 +142,16 @@ pub struct Flags {
     )]
     pub tls_private_key_file: Option<PathBuf>,
 
+    /// Oldest version of TLS that is spoken. There is no choice: older ones are insecure, and newer ones are used wherever
+    /// a client has them.
+    #[arg(
+        long,
+        value_name = "VERSION",
+        default_value = "VersionTLS12",
+        help_heading = "Serving"
+    )]
+    pub tls_min_version: TlsVersion,
+
     /// Requests answered at once; more are answered 429.
     #[arg(long, value_name = "COUNT", default_value_t = 400, value_parser = parse_count, help_heading = "Serving")]
     pub max_requests_inflight: usize,
@@ -205,6 +216,14 @@ pub struct Flags {
     /// How log lines look.
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
     pub logging_format: LogFormat,
+}
+
+/// Values of `--tls-min-version`, as k8s.io/component-base names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[value(name = "VersionTLS12")]
+    Tls12,
 }
 
 /// Booleans as Go's `strconv.ParseBool` reads them, which the flags of Kubernetes' own programs go by.

@@ -33,6 +33,14 @@ pub enum FlagError {
         /// What would do.
         expected: String,
     },
+    /// A flag of metrics-server that cannot be had here.
+    #[error("--{flag} is not supported; to be used instead: {instead}")]
+    Refused {
+        /// The flag, without the dashes.
+        flag: &'static str,
+        /// What to use.
+        instead: &'static str,
+    },
     /// Two flags that contradict each other.
     #[error("{first} cannot be used together with {second}: {reason}")]
     Conflict {

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{COLUMNS, schema, usage_schema, write_cells, write_time_and_window, write_usage};
 use crate::{
     index::{PodIndex, PodInfo, PodKey},
-    store::{PodUsage, Store},
+    store::{Freshness, PodUsage, Store},
     time::MonotonicClock,
 };
 
@@ -82,6 +82,7 @@ impl Resource for PodMetrics {
             key: &key,
             pod,
             usage,
+            freshness: self.store.freshness(),
         });
         Ok(())
     }
@@ -113,7 +114,14 @@ impl Resource for PodMetrics {
             let Some(usage) = store.newest(key, ids, pod.since(), now) else {
                 continue;
             };
-            if visit(&PodItem { key, pod, usage }).is_break() {
+            if visit(&PodItem {
+                key,
+                pod,
+                usage,
+                freshness: self.store.freshness(),
+            })
+            .is_break()
+            {
                 break;
             }
         }
@@ -139,6 +147,7 @@ struct PodItem<'a> {
     key: &'a PodKey,
     pod: &'a PodInfo,
     usage: PodUsage<'a>,
+    freshness: &'a Freshness,
 }
 
 impl Item for PodItem<'_> {
@@ -163,18 +172,20 @@ impl Item for PodItem<'_> {
     }
 
     fn write_fields(&self, object: &mut JsonObject<'_>) {
+        self.freshness.observe(self.usage.time);
         write_time_and_window(object, self.usage.time, self.usage.window);
         object.array("containers", |containers| {
             for (name, usage) in self.usage.containers() {
                 containers.object(|container| {
                     container.string("name", name);
-                    write_usage(container, usage.cpu, usage.memory);
+                    write_usage(container, usage);
                 });
             }
         });
     }
 
     fn write_cells(&self, cells: &mut JsonArray<'_>) {
+        self.freshness.observe(self.usage.time);
         let sum = self
             .usage
             .containers()

@@ -7,6 +7,7 @@
 //! pods come and go.
 
 mod clock;
+mod freshness;
 pub mod series;
 mod view;
 
@@ -23,6 +24,7 @@ use crate::{
 };
 pub use clock::Arrival;
 use clock::NodeClock;
+pub use freshness::{Ages, Freshness};
 use series::{Clock, Reading, Rules, Series};
 pub(crate) use view::{PodUsage, View};
 
@@ -32,6 +34,7 @@ pub struct Store {
     rules: Rules,
     names: Names,
     inner: RwLock<Inner>,
+    freshness: Freshness,
 }
 
 /// A node's place in [`Inner::entries`].
@@ -95,7 +98,14 @@ impl Store {
             rules,
             names,
             inner: RwLock::default(),
+            freshness: Freshness::default(),
         }
+    }
+
+    /// Counts how old the usages are that are answered.
+    #[must_use]
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
     }
 
     /// Takes in the answer of `node`'s kubelet. Returns whether there are containers that a second sample would soon
