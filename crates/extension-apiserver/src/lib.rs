@@ -7,6 +7,7 @@ mod body;
 mod cache;
 pub mod health;
 pub mod json;
+mod listen;
 mod metrics;
 pub mod options;
 mod request;

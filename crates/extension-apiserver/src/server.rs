@@ -136,9 +136,8 @@ impl ServerBuilder {
             }
             tracing::warn!(%error, "starting all the same: client certificates are refused until it can be read");
         }
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| BindError::Listen { address, source })?;
+        let listener =
+            crate::listen::listen(address).map_err(|source| BindError::Listen { address, source })?;
         let stopping = CancellationToken::new();
         let handler = Arc::new(self.handler(&config, stopping.clone()));
         Ok(BoundServer {

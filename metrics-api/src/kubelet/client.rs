@@ -7,46 +7,33 @@ use contract::{
     names::METRICS_API,
     report::{ErrorClass, NodeError, Source, TlsState},
 };
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::{Body as _, Incoming};
-use jiff::fmt::rfc2822;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::Empty;
 use rustls::crypto::CryptoProvider;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     time::{Instant, timeout, timeout_at},
 };
 
+pub use super::answer::{Answer, SHARED_ROOM};
 use super::{
     address::{Endpoint, Guard},
+    answer::{Room, discard},
     authority::Authority,
-    connection::{Connection, Security, broken},
+    connection::{Connection, Security},
     error,
     identity::ClientCertificate,
     records::Records,
     tls::{Presented, TlsMode},
     trust,
 };
-use crate::{
-    decode::MAX_BODY,
-    time::UnixMillis,
-    token::{Token, Tokens},
-};
+use crate::token::{Token, Tokens};
 
 /// How old a record may be by which a new connection is judged. Not zero: after a start all nodes of a shard are
 /// judged by one read.
 const RECORD_AGE: Duration = Duration::from_secs(10);
 /// How old a record may be by which an open connection stays trusted.
 const RECORD_AGE_OPEN: Duration = Duration::from_mins(1);
-/// Room for a first answer; the next ones have that of the last.
-const BODY: usize = 16 * 1024;
-/// What each body may take up for itself; the largest supported node's answer is about that.
-const OWN_ROOM: usize = 64 * 1024;
-/// What the bodies of all answers that are being read may take up beyond that. With the bound on scrapes at once it
-/// is what kubelets can make this process hold.
-pub const SHARED_ROOM: usize = 128 * 1024 * 1024;
-/// Unit of [`SHARED_ROOM`] in permits.
-const ROOM_UNIT: usize = 1024;
 /// A kept connection whose other end died silently is given up after this part of the timeout, so that there is time
 /// for a new one.
 const KEPT_PART: u32 = 3;
@@ -64,7 +51,7 @@ pub struct KubeletClient {
     tokens: Option<Tokens>,
     timeout: Duration,
     user_agent: HeaderValue,
-    room: Arc<Semaphore>,
+    room: Room,
 }
 
 /// Settings of a [`KubeletClient`].
@@ -116,26 +103,6 @@ impl Kept {
     }
 }
 
-/// What a kubelet answered.
-#[derive(Default)]
-pub struct Answer {
-    /// The body.
-    pub body: Vec<u8>,
-    /// The header `Date`.
-    pub date: Option<UnixMillis>,
-    /// What the body takes up of the room that all bodies share.
-    room: Option<OwnedSemaphorePermit>,
-}
-
-impl From<Vec<u8>> for Answer {
-    fn from(body: Vec<u8>) -> Self {
-        Self {
-            body,
-            ..Self::default()
-        }
-    }
-}
-
 impl KubeletClient {
     /// Uses the crypto provider of the process.
     #[must_use]
@@ -165,7 +132,7 @@ impl KubeletClient {
             // Both parts are plain ASCII.
             user_agent: HeaderValue::try_from(format!("{METRICS_API}{version}"))
                 .unwrap_or_else(|_| HeaderValue::from_static("metrics-api")),
-            room: Arc::new(Semaphore::new(room / ROOM_UNIT)),
+            room: Room::new(room),
         }
     }
 
@@ -266,7 +233,7 @@ impl KubeletClient {
                 .map_err(Broken::BeforeAnswer)?;
             let status = response.status();
             if status == StatusCode::OK {
-                let answer = self.read(response, kept.last_body).await?;
+                let answer = self.room.read(response, kept.last_body).await?;
                 kept.last_body = answer.body.len();
                 kept.connection = Some(connection);
                 return Ok(answer);
@@ -323,67 +290,6 @@ impl KubeletClient {
         let refuse = |_| error(ErrorClass::NotFound, "its path is no path of a URL");
         request.body(Empty::new()).map_err(refuse)
     }
-
-    /// Reads a body of at most [`MAX_BODY`] bytes.
-    async fn read(&self, response: Response<Incoming>, expected: usize) -> Result<Answer, NodeError> {
-        let date = response.headers().get(header::DATE).and_then(date);
-        let mut body = response.into_body();
-        let too_large = || {
-            let limit = MAX_BODY / (1024 * 1024);
-            error(
-                ErrorClass::TooLarge,
-                format!("the answer is larger than {limit} MiB"),
-            )
-        };
-        if body.size_hint().lower() > MAX_BODY as u64 {
-            return Err(too_large());
-        }
-        // A little more than last time, so that a pod more does not double the buffer.
-        let expected = (expected + expected / 16).clamp(BODY, OWN_ROOM);
-        let mut answer = Answer {
-            body: Vec::with_capacity(expected),
-            date,
-            room: None,
-        };
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|cause| broken(&cause))?;
-            let Ok(chunk) = frame.into_data() else { continue };
-            let length = answer.body.len() + chunk.len();
-            if length > MAX_BODY {
-                return Err(too_large());
-            }
-            self.make_room(&mut answer, length)?;
-            answer.body.extend_from_slice(&chunk);
-        }
-        Ok(answer)
-    }
-
-    /// Sees to it that the answer may be that long. What is taken doubles with it, as its buffer does.
-    fn make_room(&self, answer: &mut Answer, length: usize) -> Result<(), NodeError> {
-        let taken = answer.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) * ROOM_UNIT;
-        if length <= OWN_ROOM + taken {
-            return Ok(());
-        }
-        let more = (length - OWN_ROOM - taken).max(taken).div_ceil(ROOM_UNIT);
-        let more = u32::try_from(more).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.room).try_acquire_many_owned(more).map_err(|_| {
-            let limit = SHARED_ROOM / (1024 * 1024);
-            error(
-                ErrorClass::TooLarge,
-                format!(
-                    "there is no room for the answer: large ones of many nodes are being read, of {limit} MiB"
-                ),
-            )
-        })?;
-        match &mut answer.room {
-            Some(room) => room.merge(permit),
-            room @ None => *room = Some(permit),
-        }
-        answer
-            .body
-            .reserve_exact(length.max(answer.body.capacity() * 2).min(MAX_BODY) - answer.body.len());
-        Ok(())
-    }
 }
 
 /// A failure, and whether the kubelet can have seen the request as a whole.
@@ -421,23 +327,6 @@ fn is_refusal(class: ErrorClass) -> bool {
     )
 }
 
-/// Reads the short body of a refusal to its end, so that the connection can be used again.
-async fn discard(mut body: Incoming) -> Result<(), ()> {
-    let mut left = BODY;
-    while let Some(frame) = body.frame().await {
-        let length = frame.map_err(|_| ())?.data_ref().map_or(0, Bytes::len);
-        left = left.checked_sub(length).ok_or(())?;
-    }
-    Ok(())
-}
-
-/// The time of a header `Date`.
-fn date(header: &HeaderValue) -> Option<UnixMillis> {
-    const PARSER: rfc2822::DateTimeParser = rfc2822::DateTimeParser::new();
-    let time = PARSER.parse_timestamp(header.as_bytes()).ok()?;
-    Some(time.into())
-}
-
 fn status_error(status: StatusCode) -> NodeError {
     let code = status.as_u16();
     match code {
@@ -457,15 +346,6 @@ fn status_error(status: StatusCode) -> NodeError {
             ErrorClass::BadStatus,
             format!("the kubelet answered {code}, expected 200"),
         ),
-    }
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer")
-            .field("bytes", &self.body.len())
-            .field("date", &self.date)
-            .finish_non_exhaustive()
     }
 }
 

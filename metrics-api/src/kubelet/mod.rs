@@ -3,6 +3,7 @@
 //! one kept connection a node ([`client`]).
 
 pub mod address;
+mod answer;
 pub mod authority;
 pub mod client;
 mod connection;

@@ -9,21 +9,21 @@ use std::{
     time::Duration,
 };
 
-use contract::report::{ErrorClass, NodeError, Source};
+use contract::report::{ErrorClass, NodeError};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::{
     sync::{Semaphore, watch},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    board::{Attempt, Board, Change},
+    board::{Attempt, Board},
     rhythm::{Pace, QUICK_SCRAPES, Rhythm},
+    taken::{Taken, log, take_in},
 };
 use crate::{
-    decode::{DecodeError, Skipped, decode, decode_summary},
     index::{NodeChange, NodeInfo},
     kubelet::{
         address::Endpoint,
@@ -358,65 +358,6 @@ impl<A: Ask> Task<A> {
         };
         log(&node, board.record(&node.name, attempt), self.kept.tls);
         Some(pace)
-    }
-}
-
-/// What became of an answer.
-struct Taken {
-    skipped: Skipped,
-    /// Whether new containers wait for a second sample.
-    waiting: bool,
-    /// What the kubelet says of itself.
-    error: Option<NodeError>,
-}
-
-fn take_in(
-    store: &Store,
-    metrics: &Metrics,
-    node: &str,
-    (source, body): (Source, &[u8]),
-    arrival: &Arrival,
-) -> Result<Taken, NodeError> {
-    let begun = Instant::now();
-    let decoded = match source {
-        Source::ResourceMetrics => decode(body, arrival.asked),
-        Source::Summary => decode_summary(body, arrival.asked),
-    };
-    let batch = decoded.map_err(|error| NodeError {
-        class: match error {
-            DecodeError::Malformed => ErrorClass::Malformed,
-            DecodeError::TooManyContainers => ErrorClass::TooLarge,
-        },
-        message: error.to_string(),
-    })?;
-    metrics.observe_decode(begun.elapsed());
-    let waiting = store.put(node, &batch, *arrival);
-    let error = batch.kubelet_error.then(|| NodeError {
-        class: ErrorClass::KubeletError,
-        message: "the kubelet could not collect everything (resource_scrape_error): see its log".to_owned(),
-    });
-    Ok(Taken {
-        skipped: batch.skipped,
-        waiting,
-        error,
-    })
-}
-
-/// Says what changed, once. Nothing here comes from the kubelet.
-fn log(node: &NodeInfo, change: Change, tls: contract::report::TlsState) {
-    let name = &*node.name;
-    match change {
-        Change::None => {}
-        Change::Failing(NodeError { class, message }) if node.ready => {
-            tracing::warn!(node = name, %class, "node cannot be scraped: {message}");
-        }
-        // Its kubelet is known to be away: no news.
-        Change::Failing(NodeError { class, message }) => {
-            tracing::info!(node = name, %class, "node, which is not ready, cannot be scraped: {message}");
-        }
-        Change::Recovered(class) => {
-            tracing::info!(node = name, was = %class, ?tls, "node can be scraped again");
-        }
     }
 }
 

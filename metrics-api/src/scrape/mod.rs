@@ -5,3 +5,4 @@ pub mod board;
 pub mod fleet;
 pub mod kubelets;
 pub mod rhythm;
+mod taken;

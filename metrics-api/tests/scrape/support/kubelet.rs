@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use metrics_api::kubelet::address::{Endpoint, Host};
 use rustls::{
-    ServerConfig,
+    ALL_VERSIONS, ServerConfig, SupportedProtocolVersion,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
+    version::TLS12,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -65,7 +66,12 @@ struct State {
 impl FakeKubelet {
     /// Answers with metrics, showing this certificate.
     pub(crate) async fn start(identity: &Identity) -> Self {
-        Self::listen(Some(server_config(identity, identity))).await
+        Self::listen(Some(server_config(identity, identity, ALL_VERSIONS))).await
+    }
+
+    /// The same, but speaks TLS 1.2 only.
+    pub(crate) async fn old(identity: &Identity) -> Self {
+        Self::listen(Some(server_config(identity, identity, &[&TLS12]))).await
     }
 
     /// Does not speak TLS at all.
@@ -75,7 +81,12 @@ impl FakeKubelet {
 
     /// Shows one certificate but has the key of another.
     pub(crate) async fn impostor(shown: &Identity, own: &Identity) -> Self {
-        Self::listen(Some(server_config(shown, own))).await
+        Self::listen(Some(server_config(shown, own, ALL_VERSIONS))).await
+    }
+
+    /// The same with TLS 1.2 only.
+    pub(crate) async fn old_impostor(shown: &Identity, own: &Identity) -> Self {
+        Self::listen(Some(server_config(shown, own, &[&TLS12]))).await
     }
 
     async fn listen(tls: Option<Arc<ServerConfig>>) -> Self {
@@ -113,7 +124,7 @@ impl FakeKubelet {
 
     /// From the next connection on.
     pub(crate) fn show(&self, identity: &Identity) {
-        *self.state.tls.lock().unwrap() = Some(server_config(identity, identity));
+        *self.state.tls.lock().unwrap() = Some(server_config(identity, identity, ALL_VERSIONS));
     }
 
     pub(crate) fn answer(&self, answer: Answer) {
@@ -263,14 +274,18 @@ impl ResolvesServerCert for Unchecked {
     }
 }
 
-fn server_config(shown: &Identity, own: &Identity) -> Arc<ServerConfig> {
+fn server_config(
+    shown: &Identity,
+    own: &Identity,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ServerConfig> {
     let key = provider()
         .key_provider
         .load_private_key(own.private_key())
         .unwrap();
     let resolver = Arc::new(Unchecked(Arc::new(CertifiedKey::new(shown.chain.clone(), key))));
     let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(resolver);
