@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod certificates;
 #[cfg(test)]
 mod fleet;
