@@ -14,6 +14,7 @@ pub mod index;
 pub mod kubelet;
 pub mod metrics;
 pub mod names;
+pub mod procfs;
 pub mod quantity;
 pub mod resources;
 pub mod run;

@@ -5,7 +5,10 @@ use std::{net::TcpListener, process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use clap::Parser as _;
 use metrics_api::{
-    flags::{Flags, Settings},
+    flags::{
+        Flags, Settings,
+        classes::{self, Sorted},
+    },
     run,
 };
 
@@ -13,10 +16,13 @@ use metrics_api::{
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
-    let format = flags.logging_format;
-    let settings = match Settings::new(flags, has_ipv6()) {
-        Ok(settings) => settings,
+    let understood = classes::sort(std::env::args_os()).and_then(|Sorted { arguments, ignored }| {
+        let flags = Flags::parse_from(arguments);
+        let format = flags.logging_format;
+        Ok((Settings::new(flags, has_ipv6())?, format, ignored))
+    });
+    let (settings, format, ignored) = match understood {
+        Ok(understood) => understood,
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::from(USAGE);
@@ -25,6 +31,13 @@ fn main() -> ExitCode {
     if let Err(error) = process::telemetry::init(format, &settings.log_level) {
         eprintln!("error: invalid value for --log-level: {error}");
         return ExitCode::from(USAGE);
+    }
+    if !ignored.is_empty() {
+        let flags: Vec<_> = ignored
+            .iter()
+            .map(|(flag, why)| format!("--{flag} ({why})"))
+            .collect();
+        tracing::warn!("flags without effect: {}", flags.join(", "));
     }
     match start(settings) {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@ use contract::report::{ErrorClass, NodeError};
 use jiff::Timestamp;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, NoLabelSet},
     metrics::{
         counter::Counter,
         family::Family,
@@ -17,8 +17,16 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{decode::Skipped, index::PodIndex, scrape::board::Board, store::Store, time::MonotonicClock};
+use crate::{
+    decode::Skipped,
+    index::PodIndex,
+    scrape::board::Board,
+    store::{Ages, Store},
+    time::MonotonicClock,
+};
 
+/// An answer of the largest nodes takes a few milliseconds.
+const DECODE_BUCKETS: [f64; 8] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25];
 /// metrics-server's buckets, in seconds.
 const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -51,6 +59,8 @@ pub struct Metrics {
     errors: Family<ClassLabel, Counter>,
     skipped: Family<ReasonLabel, Counter>,
     turn: Histogram,
+    decode: Histogram,
+    restarts: Counter,
 }
 
 impl Metrics {
@@ -64,6 +74,8 @@ impl Metrics {
             errors: Family::default(),
             skipped: Family::default(),
             turn: Histogram::new(turn_buckets(resolution)),
+            decode: Histogram::new(DECODE_BUCKETS),
+            restarts: Counter::default(),
         };
         registry.register(
             "metrics_server_kubelet_request_duration_seconds",
@@ -95,11 +107,21 @@ impl Metrics {
             "Lines of kubelets' answers that were not used, by reason",
             metrics.skipped.clone(),
         );
+        registry.register(
+            "metrics_api_decode_duration_seconds",
+            "Time to read the answer of a kubelet",
+            metrics.decode.clone(),
+        );
+        registry.register(
+            "metrics_api_scrape_task_restarts",
+            "Times that a bug ended the scraping of a node, which began anew",
+            metrics.restarts.clone(),
+        );
         metrics
     }
 
-    /// A scrape of a node ended.
-    pub fn observe(&self, node: &str, took: Duration, outcome: Result<&Skipped, &NodeError>) {
+    /// A scrape of a node ended: with an answer that was taken in, except for what was skipped, or an error, or both.
+    pub fn observe(&self, node: &str, took: Duration, taken: Option<&Skipped>, error: Option<&NodeError>) {
         let label = NodeLabel {
             node: node.to_owned(),
         };
@@ -108,29 +130,32 @@ impl Metrics {
         self.last_request
             .get_or_create(&label)
             .set(Timestamp::now().as_millisecond() as f64 / 1e3);
-        let success = if outcome.is_ok() { "true" } else { "false" };
+        let success = if taken.is_some() { "true" } else { "false" };
         self.requests.get_or_create(&SuccessLabel { success }).inc();
-        match outcome {
-            Ok(Skipped {
-                malformed,
-                bad_value,
-                duplicate,
-            }) => {
-                for (reason, count) in [
-                    ("malformed", malformed),
-                    ("bad_value", bad_value),
-                    ("duplicate", duplicate),
-                ] {
-                    if *count > 0 {
-                        self.skipped.get_or_create(&ReasonLabel { reason }).inc_by(*count);
-                    }
-                }
-            }
-            Err(error) => {
-                let class = ErrorClass::as_str(error.class);
-                self.errors.get_or_create(&ClassLabel { class }).inc();
+        let skipped = taken.copied().unwrap_or_default();
+        for (reason, count) in [
+            ("malformed", skipped.malformed),
+            ("bad_value", skipped.bad_value),
+            ("duplicate", skipped.duplicate),
+        ] {
+            if count > 0 {
+                self.skipped.get_or_create(&ReasonLabel { reason }).inc_by(count);
             }
         }
+        if let Some(error) = error {
+            let class = ErrorClass::as_str(error.class);
+            self.errors.get_or_create(&ClassLabel { class }).inc();
+        }
+    }
+
+    /// An answer was read, or could not be.
+    pub fn observe_decode(&self, took: Duration) {
+        self.decode.observe(took.as_secs_f64());
+    }
+
+    /// The task of a node began anew.
+    pub fn restarted(&self) {
+        self.restarts.inc();
     }
 
     /// A node's turn ended, so many milliseconds after it was due.
@@ -157,7 +182,8 @@ fn turn_buckets(resolution: Duration) -> Vec<f64> {
         resolution * 1.5,
         resolution * 2.0,
     ];
-    let above = around.into_iter().filter(|bucket| *bucket > 10.0);
+    // None at all up to a resolution of 10 s, as there.
+    let above = around.into_iter().filter(|_| resolution > 10.0);
     BUCKETS.into_iter().chain(above).collect()
 }
 
@@ -185,6 +211,15 @@ impl Collector for Sizes {
         for (kind, count) in [("node", points.nodes), ("container", points.containers)] {
             ConstGauge::new(count as u64).encode(family.encode_family(&[("type", kind)])?)?;
         }
+        if let Some(Ages { sum, count, buckets }) = self.store.freshness().ages() {
+            let mut family = encoder.encode_descriptor(
+                "metrics_server_api_metric_freshness_seconds",
+                "How old the usages were that were answered",
+                None,
+                prometheus_client::metrics::MetricType::Histogram,
+            )?;
+            family.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
         let mut family = encoder.encode_descriptor(
             "metrics_api_nodes",
             "Nodes that are scraped, by how the certificate of the kubelet was judged",
@@ -194,6 +229,15 @@ impl Collector for Sizes {
         for (state, count) in self.board.tls_states() {
             let state = format!("{state:?}");
             ConstGauge::new(count as u64).encode(family.encode_family(&[("tls", state.as_str())])?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "metrics_api_nodes_failing",
+            "Nodes whose last scrape failed, by class",
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        for (class, count) in self.board.failing() {
+            ConstGauge::new(count as u64).encode(family.encode_family(&[("class", class.as_str())])?)?;
         }
         let pods = encoder.encode_descriptor(
             "metrics_api_running_pods",
@@ -223,14 +267,15 @@ mod tests {
             class: ErrorClass::Timeout,
             message: String::new(),
         };
-        metrics.observe("node-a", Duration::from_millis(20), Err(&error));
+        metrics.observe("node-a", Duration::from_millis(20), None, Some(&error));
         metrics.observe(
             "node-b",
             Duration::from_millis(20),
-            Ok(&Skipped {
+            Some(&Skipped {
                 malformed: 2,
                 ..Skipped::default()
             }),
+            None,
         );
         metrics.remove("node-a");
         let mut page = String::new();
@@ -248,10 +293,41 @@ mod tests {
     }
 
     #[test]
+    fn what_is_answered_is_counted_once_there_is_any() {
+        let names = crate::names::Names::default();
+        let rules = crate::store::series::Rules { resolution: 15_000 };
+        let store = Arc::new(Store::new(rules, names.clone()));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Sizes {
+            store: Arc::clone(&store),
+            pods: Arc::new(PodIndex::new(names)),
+            board: Arc::default(),
+            clock: MonotonicClock::start(),
+        }));
+        let page = || {
+            let mut page = String::new();
+            prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+            page
+        };
+        assert!(!page().contains("freshness"));
+        store.freshness().observe(Timestamp::now().into());
+        let page = page();
+        for line in [
+            "# TYPE metrics_server_api_metric_freshness_seconds histogram",
+            "metrics_server_api_metric_freshness_seconds_count 1",
+            "metrics_server_api_metric_freshness_seconds_bucket{le=\"1.0\"} 1",
+            "metrics_server_api_metric_freshness_seconds_bucket{le=\"+Inf\"} 1",
+            "metrics_api_nodes_failing{class=\"Timeout\"} 0",
+        ] {
+            assert!(page.contains(line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
     fn turns_have_the_buckets_of_metrics_server() {
         let around = |seconds| turn_buckets(Duration::from_secs(seconds)).split_off(BUCKETS.len());
         assert_eq!(around(15), [12.5, 15.0, 22.5, 30.0]);
         assert_eq!(around(60), [35.0, 60.0, 90.0, 120.0]);
-        assert_eq!(around(10), [15.0, 20.0]);
+        assert!(around(10).is_empty());
     }
 }

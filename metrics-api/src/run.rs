@@ -1,6 +1,6 @@
 //! Putting the parts together and running them until the end.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use contract::names::{DEBUG_NODES_PATH, METRICS_GROUP, METRICS_VERSIONS};
@@ -8,10 +8,7 @@ use extension_apiserver::{ApiGroup, Server, ServerBuilder, Status, VersionInfo};
 use kube::{Api, Client, Config};
 use process::shutdown::CancellationToken;
 use prometheus_client::registry::Registry;
-use rustls::{
-    crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
+use rustls::{crypto::CryptoProvider, pki_types::CertificateDer};
 use secrecy::ExposeSecret as _;
 use tokio::{
     sync::{Notify, watch},
@@ -20,20 +17,24 @@ use tokio::{
 
 use crate::{
     flags::{Certificate, KubeletCredential, Settings},
-    health::Health,
+    health::Checks,
     index::{NodeIndex, PodIndex},
     kubelet::{
+        address::{Guard, Host},
         authority::{self, Authority},
-        client::{ClientCertificate, KubeletClient, KubeletOptions},
+        client::{KubeletClient, KubeletOptions, SHARED_ROOM},
+        identity::{self, ClientCertificate},
         records::Records,
         tls::TlsMode,
     },
     metrics::{Metrics, Sizes},
     names::Names,
+    procfs::Process,
     resources::{NodeMetrics, PodMetrics},
     scrape::{
         board::Board,
-        fleet::{Fleet, Kubelets, Scraper},
+        fleet::{Fleet, Scraper},
+        kubelets::Kubelets,
     },
     store::{Store, series::Rules},
     time::MonotonicClock,
@@ -64,17 +65,19 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let config = process::client::config(settings.kubeconfig.as_deref()).await?;
     let client = Client::try_from(config.clone()).context("failed to set up the client of kube-apiserver")?;
-    let kubelets = kubelets(&settings, &config, &client).await?;
+    let kubelets = kubelets(&settings, &config, &client, &provider).await?;
     let records = kubelets.records.clone();
     let kubelets = Kubelets {
         client: KubeletClient::new(kubelets, provider),
         addresses: settings.addresses.clone(),
+        source: settings.source,
     };
 
     let shared = Shared::new(settings.resolution);
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry, settings.resolution));
     registry.register_collector(Box::new(shared.sizes()));
+    registry.register_collector(Box::new(Process));
     let (bind, tls_mode, selector) = (settings.bind, settings.tls_mode, settings.node_selector.clone());
     let server = shared
         .server(settings, client.clone(), registry)
@@ -143,12 +146,13 @@ impl Shared {
                 Arc::new(PodMetrics::new(Arc::clone(store), Arc::clone(&self.pods), clock)),
             ],
         };
-        let health = Health {
+        let health = Checks {
             store: Arc::clone(store),
             board: Arc::clone(&self.board),
             nodes: Arc::clone(&self.nodes),
             pods: Arc::clone(&self.pods),
             clock,
+            resolution: self.resolution,
         };
         let report = Arc::clone(&self.board);
         let server = Server::builder(client, group, settings.serving)
@@ -179,7 +183,12 @@ impl Shared {
 }
 
 /// How kubelets are asked.
-async fn kubelets(settings: &Settings, config: &Config, client: &Client) -> anyhow::Result<KubeletOptions> {
+async fn kubelets(
+    settings: &Settings,
+    config: &Config,
+    client: &Client,
+    provider: &Arc<CryptoProvider>,
+) -> anyhow::Result<KubeletOptions> {
     let namespace = || namespace(config, settings.kubeconfig.is_some());
     let records = match settings.tls_mode {
         TlsMode::Auto => Some(Arc::new(Records::new(Api::namespaced(
@@ -188,6 +197,7 @@ async fn kubelets(settings: &Settings, config: &Config, client: &Client) -> anyh
         )))),
         TlsMode::Verify | TlsMode::Insecure => None,
     };
+    let identity = identity(settings, config, provider).await?;
     let tokens = match &settings.credential {
         KubeletCredential::ServiceAccount(name) => {
             let api = Box::new(Api::namespaced(client.clone(), &namespace()?));
@@ -196,12 +206,8 @@ async fn kubelets(settings: &Settings, config: &Config, client: &Client) -> anyh
                 name: name.clone(),
             })
         }
-        KubeletCredential::Own => Some(own_token(config)?),
+        KubeletCredential::Own => own_token(config, identity.is_some())?,
         KubeletCredential::None => None,
-    };
-    let identity = match &settings.client_certificate {
-        Some(files) => Some(read_identity(files).await?),
-        None => None,
     };
     Ok(KubeletOptions {
         mode: settings.tls_mode,
@@ -209,6 +215,11 @@ async fn kubelets(settings: &Settings, config: &Config, client: &Client) -> anyh
         records,
         tokens: tokens.map(Tokens::start),
         identity,
+        guard: Guard {
+            loopback: settings.addresses.loopback,
+            api_servers: api_servers(config),
+        },
+        room: SHARED_ROOM,
         timeout: settings.kubelet_timeout,
     })
 }
@@ -229,15 +240,61 @@ fn namespace(config: &Config, by_kubeconfig: bool) -> anyhow::Result<String> {
     Ok(read.trim().to_owned())
 }
 
-/// The token of the process itself.
-fn own_token(config: &Config) -> anyhow::Result<TokenSource> {
+/// Where API servers are reached, as far as this process knows.
+fn api_servers(config: &Config) -> Vec<(Host, u16)> {
+    let url = &config.cluster_url;
+    let port = url
+        .port_u16()
+        .unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    let configured = url.host().map(|host| (Host::from(host), port));
+    let variable = |name| std::env::var(name).ok();
+    let of_the_pod = variable("KUBERNETES_SERVICE_HOST")
+        .zip(variable("KUBERNETES_SERVICE_PORT").and_then(|port| port.parse().ok()))
+        .map(|(host, port)| (Host::from(host.as_str()), port));
+    configured.into_iter().chain(of_the_pod).collect()
+}
+
+/// The client certificate for kubelets: the one that is named, or else that of the kubeconfig, as metrics-server
+/// shows it.
+async fn identity(
+    settings: &Settings,
+    config: &Config,
+    provider: &Arc<CryptoProvider>,
+) -> anyhow::Result<Option<watch::Receiver<Arc<ClientCertificate>>>> {
+    if let Some(Certificate { certificate, key }) = &settings.client_certificate {
+        let watched = identity::watch_files(certificate.clone(), key.clone(), Arc::clone(provider)).await;
+        let named = || "invalid value for --kubelet-client-certificate or --kubelet-client-key";
+        return Ok(Some(watched.with_context(named)?));
+    }
+    let auth = &config.auth_info;
+    if settings.credential != KubeletCredential::Own || settings.kubeconfig.is_none() {
+        return Ok(None);
+    }
+    let from_kubeconfig = || "the client certificate of the kubeconfig cannot be shown to kubelets";
+    if let (Some(certificate), Some(key)) = (&auth.client_certificate, &auth.client_key) {
+        let watched = identity::watch_files(certificate.into(), key.into(), Arc::clone(provider)).await;
+        return Ok(Some(watched.with_context(from_kubeconfig)?));
+    }
+    if let (Some(certificate), Some(key)) = (&auth.client_certificate_data, &auth.client_key_data) {
+        let read = identity::from_base64(certificate, key.expose_secret(), provider)
+            .with_context(from_kubeconfig)?;
+        return Ok(Some(watch::channel(Arc::new(read)).1));
+    }
+    Ok(None)
+}
+
+/// The token of the process itself; none is needed where a client certificate is shown.
+fn own_token(config: &Config, has_certificate: bool) -> anyhow::Result<Option<TokenSource>> {
     let auth = &config.auth_info;
     if let Some(token) = &auth.token {
         let header =
             bearer(token.expose_secret()).context("the kubeconfig's token is no value of an HTTP header")?;
-        return Ok(TokenSource::Fixed(header));
+        return Ok(Some(TokenSource::Fixed(header)));
     }
-    auth.token_file.as_ref().map(|path| TokenSource::File(path.into())).context(
+    if has_certificate && auth.token_file.is_none() {
+        return Ok(None);
+    }
+    auth.token_file.as_ref().map(|path| Some(TokenSource::File(path.into()))).context(
         "there is no token to show to kubelets: expected one in the kubeconfig, --kubelet-service-account, or \
          --kubelet-client-certificate",
     )
@@ -271,28 +328,6 @@ async fn authority(
         .context("kubelets cannot be verified: give --kubelet-certificate-authority")?;
     // A receiver keeps its last value after the sender is gone.
     Ok(Some(watch::channel(Arc::new(fixed)).1))
-}
-
-async fn read_identity(files: &Certificate) -> anyhow::Result<ClientCertificate> {
-    async fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
-        tokio::fs::read(path)
-            .await
-            .with_context(|| format!("failed to read {} of {flag}", path.display()))
-    }
-    let certificate = read("--kubelet-client-certificate", &files.certificate).await?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&certificate)
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("expected PEM certificates in {}", files.certificate.display()))?;
-    if chain.is_empty() {
-        bail!(
-            "expected a PEM certificate in {}, found none",
-            files.certificate.display()
-        );
-    }
-    let key = read("--kubelet-client-key", &files.key).await?;
-    let key = PrivateKeyDer::from_pem_slice(&key)
-        .with_context(|| format!("expected a PEM private key in {}", files.key.display()))?;
-    Ok(ClientCertificate { chain, key })
 }
 
 fn version() -> VersionInfo {

@@ -192,12 +192,12 @@ impl Tokens {
         })
     }
 
-    /// A kubelet does not know `refused`: gets a newer one if there is or can be one.
-    pub async fn newer_than(&self, refused: &Token) -> Option<Token> {
+    /// A kubelet does not know `refused`: gets a newer one if there is one, or can be one and `renew` allows it.
+    pub async fn newer_than(&self, refused: &Token, renew: bool) -> Option<Token> {
         let mut current = self.current.clone();
         let is_newer = |known: &Option<Result<Token, Arc<str>>>| matches!(known, Some(Ok(token)) if token.issued > refused.issued);
         if !is_newer(&current.borrow()) {
-            if refused.issued.elapsed() < YOUNG {
+            if !renew || refused.issued.elapsed() < YOUNG {
                 return None;
             }
             self.renew.notify_one();

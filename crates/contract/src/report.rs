@@ -33,6 +33,9 @@ pub struct NodeState {
     /// How long the last attempt took, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<u64>,
+    /// Where the usages come from; absent before the first answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// Why the last attempt failed; absent when it succeeded or none was made yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<NodeError>,
@@ -46,6 +49,27 @@ pub struct NodeError {
     pub class: ErrorClass,
     /// One sentence for a person. Never contains what the kubelet sent.
     pub message: String,
+}
+
+/// What of a kubelet is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Source {
+    /// `/metrics/resource`, or what the Node names in its place.
+    #[default]
+    ResourceMetrics,
+    /// `/stats/summary`.
+    Summary,
+}
+
+impl Source {
+    /// The name as it is serialized.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ResourceMetrics => "ResourceMetrics",
+            Self::Summary => "Summary",
+        }
+    }
 }
 
 /// How a kubelet's serving certificate was judged.
@@ -113,14 +137,19 @@ error_classes! {
     Unauthorized,
     /// The kubelet answered 403: our identity lacks `get` on `nodes/metrics`.
     Forbidden,
+    /// The kubelet has no `/metrics/resource`, and answered 403 for `/stats/summary`, which stands in for it: our
+    /// identity lacks `get` on `nodes/stats`.
+    SummaryForbidden,
     /// The kubelet answered 404: it does not serve this path.
     NotFound,
     /// The kubelet answered another status than 200.
     BadStatus,
-    /// The answer was larger than the limit.
+    /// The answer was larger than the limit, or named more containers than any node runs.
     TooLarge,
     /// The answer was no resource metrics exposition at all.
     Malformed,
+    /// The kubelet says itself that it could not collect everything. What it did collect is answered.
+    KubeletError,
 }
 
 impl fmt::Display for ErrorClass {
@@ -142,6 +171,9 @@ mod tests {
 
     #[test]
     fn absent_fields_are_left_out_and_may_be_absent() {
+        for source in [Source::ResourceMetrics, Source::Summary] {
+            assert_eq!(serde_json::to_value(source).unwrap(), source.as_str());
+        }
         let json = r#"{"nodes":[{"name":"a","tls":"Pinned"}]}"#;
         let report: NodeReport = serde_json::from_str(json).unwrap();
         assert_eq!(report.nodes[0].tls, TlsState::Pinned);

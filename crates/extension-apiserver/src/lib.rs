@@ -7,6 +7,7 @@ mod body;
 mod cache;
 pub mod health;
 pub mod json;
+mod listen;
 mod metrics;
 pub mod options;
 pub mod protobuf;
@@ -20,12 +21,13 @@ pub mod status;
 mod tests;
 mod tls;
 
-pub use health::HealthCheck;
+pub use health::{HealthCheck, HealthEndpoint};
 pub use options::{
     ApiGroup, Authentication, Authorities, Authorization, FrontProxyFiles, Limits, NamedCertificate,
     ServingCertificate, TlsOptions, TlsVersion, VersionInfo,
 };
 pub use resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
+pub use selector::check_label_selector;
 pub use server::{BoundServer, ServeError, Server, ServerBuilder};
 pub use status::Status;
 

@@ -189,9 +189,8 @@ impl ServerBuilder {
             tracing::warn!(%error, "starting all the same: client certificates are refused until it can be read");
             config.go_without();
         }
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| BindError::Listen { address, source })?;
+        let listener =
+            crate::listen::listen(address).map_err(|source| BindError::Listen { address, source })?;
         let stopping = CancellationToken::new();
         let handler = Arc::new(self.handler(Arc::clone(&config), stopping.clone()));
         Ok(BoundServer {
@@ -214,13 +213,14 @@ impl ServerBuilder {
         let published = config.subscribe();
         let mut checks = vec![HealthCheck::live("ping", || Ok(()))];
         checks.extend(self.checks);
-        checks.push(HealthCheck::ready("authentication-config-sync", move || {
+        let read = HealthCheck::ready("authentication-config-sync", move || {
             if published.borrow().generation > 0 {
                 Ok(())
             } else {
                 Err("the authentication ConfigMap has not been read yet".to_owned())
             }
-        }));
+        });
+        checks.push(read.quiet());
         checks.push(HealthCheck::ready("shutdown", move || {
             if stopping.is_cancelled() {
                 Err("the process is shutting down".to_owned())

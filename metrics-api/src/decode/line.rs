@@ -12,6 +12,8 @@ pub(super) enum Family {
     ContainerCpu,
     ContainerMemory,
     ContainerStart,
+    NodeSwap,
+    ContainerSwap,
     /// Not 0 when kubelet could not collect everything.
     ScrapeError,
 }
@@ -27,8 +29,10 @@ impl Family {
             b'c' if line.starts_with(b"container_m") => {
                 (Self::ContainerMemory, b"container_memory_working_set_bytes")
             }
+            b'c' if line.starts_with(b"container_sw") => (Self::ContainerSwap, b"container_swap_usage_bytes"),
             b'c' => (Self::ContainerStart, b"container_start_time_seconds"),
             b'n' if line.starts_with(b"node_c") => (Self::NodeCpu, b"node_cpu_usage_seconds_total"),
+            b'n' if line.starts_with(b"node_s") => (Self::NodeSwap, b"node_swap_usage_bytes"),
             b'n' => (Self::NodeMemory, b"node_memory_working_set_bytes"),
             b'r' => (Self::ScrapeError, b"resource_scrape_error"),
             // Its name until Kubernetes 1.29.
@@ -42,7 +46,7 @@ impl Family {
 
     /// Whether it is about the node, not about one container.
     pub(super) fn is_of_node(self) -> bool {
-        matches!(self, Self::NodeCpu | Self::NodeMemory)
+        matches!(self, Self::NodeCpu | Self::NodeMemory | Self::NodeSwap)
     }
 }
 

@@ -1,20 +1,34 @@
 //! kubelet's `/metrics/resource`, from bytes to a [`Batch`] that borrows from them.
 //!
 //! The format is Prometheus' text exposition 0.0.4; the families are those of kubelet's
-//! `pkg/kubelet/metrics/collectors/resource_metrics.go`. Of some fifteen families five are wanted; lines of the
+//! `pkg/kubelet/metrics/collectors/resource_metrics.go`. Of some fifteen families seven are wanted; lines of the
 //! others are skipped by their first bytes. A line that cannot be used costs its own value and nothing else, and
 //! is counted.
 
 mod line;
+mod summary;
 
 use std::borrow::Cow;
 
 use crate::time::UnixMillis;
 use line::{Family, Labels, Refused, Sample};
+pub use summary::decode_summary;
 
 /// Most bytes of one answer. A container has five series of some 200 bytes each and a pod three: 8 MiB hold 7000
 /// containers, while the largest supported node has 110 pods (Kubernetes' own limit; 500 on large installations).
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
+
+/// Most containers of one answer: the largest supported nodes run 500 pods.
+pub const MAX_CONTAINERS: usize = 4096;
+/// Longest name of a namespace, pod or container that is taken: that of Kubernetes' own longest names (RFC 1123
+/// subdomains).
+const LONGEST_NAME: usize = 253;
+/// Entries that a list of containers may have for each of them while families are still apart: one for each family,
+/// where no two are in the same order.
+const FAMILIES: usize = 4;
+/// How many entries beyond the expected one are looked at: as many lines in a row may be missing from a family without
+/// its getting out of step with the list.
+const LOOK_AHEAD: usize = 4;
 
 /// One answer of one kubelet.
 #[derive(Debug, Default, PartialEq)]
@@ -26,6 +40,10 @@ pub struct Batch<'a> {
     /// Whether what is not in `containers` does not run: kubelet reported no error of its own, and of every line of a
     /// wanted family it could be read which container it is about.
     pub complete: bool,
+    /// Whether the kubelet says that it could not collect everything.
+    pub kubelet_error: bool,
+    /// Whether a sample carried no time, so that it has that of the request.
+    pub untimed: bool,
     /// What was left out.
     pub skipped: Skipped,
 }
@@ -52,6 +70,8 @@ pub struct Parts {
     pub memory: Option<(UnixMillis, u64)>,
     /// When it started.
     pub start: Option<UnixMillis>,
+    /// Swap used in bytes, and when that was read. Only where the node has swap, or says that it uses none.
+    pub swap: Option<(UnixMillis, u64)>,
 }
 
 /// Counts of lines of wanted families that were not used.
@@ -65,13 +85,19 @@ pub struct Skipped {
     pub duplicate: u64,
 }
 
-/// The answer is no resource metrics exposition at all: not one of its lines is a sample that this program knows.
+/// Why nothing of an answer is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the answer holds no resource metrics")]
-pub struct Malformed;
+pub enum DecodeError {
+    /// Not one of its lines is a sample that this program knows.
+    #[error("the answer holds no resource metrics")]
+    Malformed,
+    /// No node runs so many containers.
+    #[error("the answer names more than {MAX_CONTAINERS} containers")]
+    TooManyContainers,
+}
 
 /// Reads an answer. `asked` is when it was asked for: the time of samples that carry none.
-pub fn decode(body: &[u8], asked: UnixMillis) -> Result<Batch<'_>, Malformed> {
+pub fn decode(body: &[u8], asked: UnixMillis) -> Result<Batch<'_>, DecodeError> {
     let mut known_lines = 0_u64;
     let mut complete = true;
     let mut batch = Batch::default();
@@ -88,9 +114,11 @@ pub fn decode(body: &[u8], asked: UnixMillis) -> Result<Batch<'_>, Malformed> {
         let sample = Sample::parse(rest);
         known_lines += u64::from(sample != Err(Refused::Malformed));
         if family == Family::ScrapeError {
+            batch.kubelet_error |= sample.is_ok_and(|sample| sample.value != 0.0);
             complete &= sample.is_ok_and(|sample| sample.value == 0.0);
             continue;
         }
+        batch.untimed |= family != Family::ContainerStart && sample.is_ok_and(|sample| sample.time.is_none());
         let part = sample.and_then(|sample| Part::of(family, sample, asked).ok_or(Refused::BadValue));
         match part {
             Ok(_) => {}
@@ -101,20 +129,11 @@ pub fn decode(body: &[u8], asked: UnixMillis) -> Result<Batch<'_>, Malformed> {
             if let Ok(part) = part {
                 part.put(&mut batch.node, &mut batch.skipped);
             }
-        } else if let Labels {
-            namespace: Some(namespace),
-            pod: Some(pod),
-            container: Some(name),
-        } = labels
-        {
+        } else if let Some(told) = container_of(labels) {
+            if batch.containers.len() > MAX_CONTAINERS * FAMILIES {
+                return Err(DecodeError::TooManyContainers);
+            }
             // A container whose value cannot be used still runs.
-            let parts = Parts::default();
-            let told = Container {
-                namespace,
-                pod,
-                name,
-                parts,
-            };
             let container = place.of(told, family, &mut batch.containers);
             if let (Ok(part), Some(container)) = (part, container) {
                 part.put(&mut container.parts, &mut batch.skipped);
@@ -125,11 +144,29 @@ pub fn decode(body: &[u8], asked: UnixMillis) -> Result<Batch<'_>, Malformed> {
         }
     }
     if known_lines == 0 {
-        return Err(Malformed);
+        return Err(DecodeError::Malformed);
     }
     batch.complete = complete;
-    join_parts(&mut batch);
-    Ok(batch)
+    batch.finish()
+}
+
+/// The container that a line's labels name. An empty label is one that is not there, as everywhere in Prometheus, and
+/// no name in Kubernetes is longer than [`LONGEST_NAME`].
+fn container_of(labels: Labels<'_>) -> Option<Container<'_>> {
+    let fit = [&labels.namespace, &labels.pod, &labels.container]
+        .into_iter()
+        .all(|label| label.as_deref().is_some_and(is_name));
+    fit.then_some(())?;
+    Some(Container {
+        namespace: labels.namespace?,
+        pod: labels.pod?,
+        name: labels.container?,
+        parts: Parts::default(),
+    })
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&text.len())
 }
 
 /// The lines of `body`, without their ends.
@@ -167,16 +204,29 @@ impl Place {
                 next: 0,
             };
         }
-        let expected = containers
-            .get(self.next)
-            .is_some_and(|container| container.key() == told.key());
-        if !expected {
+        let ahead = containers.iter().skip(self.next).take(LOOK_AHEAD);
+        let found = ahead
+            .zip(self.next..)
+            .find(|(container, _)| container.key() == told.key());
+        let at = found.map(|(_, at)| at);
+        let at = at.unwrap_or_else(|| {
             // Where families differ in order, `join_parts` brings together what belongs together.
-            self.next = containers.len();
             containers.push(told);
+            containers.len() - 1
+        });
+        self.next = at + 1;
+        containers.get_mut(at)
+    }
+}
+
+impl Batch<'_> {
+    /// Brings the containers in order and together.
+    fn finish(mut self) -> Result<Self, DecodeError> {
+        join_parts(&mut self);
+        if self.containers.len() > MAX_CONTAINERS {
+            return Err(DecodeError::TooManyContainers);
         }
-        self.next += 1;
-        containers.get_mut(self.next - 1)
+        Ok(self)
     }
 }
 
@@ -189,11 +239,17 @@ fn join_parts(batch: &mut Batch<'_>) {
     containers.dedup_by(|later, first| {
         let same = later.key() == first.key();
         if same {
-            let Parts { cpu, memory, start } = later.parts;
+            let Parts {
+                cpu,
+                memory,
+                start,
+                swap,
+            } = later.parts;
             let parts = [
                 cpu.map(Part::Cpu),
                 memory.map(Part::Memory),
                 start.map(Part::Start),
+                swap.map(Part::Swap),
             ];
             parts
                 .into_iter()
@@ -221,6 +277,7 @@ enum Part {
     Cpu((UnixMillis, u64)),
     Memory((UnixMillis, u64)),
     Start(UnixMillis),
+    Swap((UnixMillis, u64)),
 }
 
 impl Part {
@@ -229,6 +286,7 @@ impl Part {
         match family {
             Family::NodeCpu | Family::ContainerCpu => Some(Self::Cpu((time, whole(sample.value * 1e9)?))),
             Family::NodeMemory | Family::ContainerMemory => Some(Self::Memory((time, whole(sample.value)?))),
+            Family::NodeSwap | Family::ContainerSwap => Some(Self::Swap((time, whole(sample.value)?))),
             Family::ContainerStart => Some(Self::Start(UnixMillis(
                 i64::try_from(whole(sample.value * 1e3)?).ok()?,
             ))),
@@ -248,6 +306,7 @@ impl Part {
         let duplicate = match self {
             Self::Cpu(read) => newer(&mut parts.cpu, read),
             Self::Memory(read) => newer(&mut parts.memory, read),
+            Self::Swap(read) => newer(&mut parts.swap, read),
             Self::Start(start) => {
                 let before = parts.start;
                 parts.start = before.max(Some(start));

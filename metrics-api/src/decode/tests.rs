@@ -21,6 +21,7 @@ fn a_recorded_answer_of_a_real_kubelet_is_read_whole() {
         cpu: Some((time, 1_385_615_761_514)),
         memory: Some((time, 1_022_742_528)),
         start: None,
+        swap: Some((time, 0)),
     };
     assert_eq!(batch.node, node);
     let names: Vec<_> = batch
@@ -46,6 +47,7 @@ fn a_recorded_answer_of_a_real_kubelet_is_read_whole() {
             cpu: Some((UnixMillis(1_795_452_103_618), 6_221_370_142)),
             memory: Some((UnixMillis(1_795_452_103_618), 31_289_344)),
             start: Some(UnixMillis(1_795_451_872_926)),
+            swap: Some((UnixMillis(1_795_452_103_621), 0)),
         },
     };
     assert_eq!(batch.containers.first(), Some(&etcd));
@@ -75,6 +77,19 @@ fn a_bad_line_costs_its_own_value_only() {
             false,
         ),
         (format!("{CPU} 1 1000"), (1, 0), false),
+        (
+            format!("{CPU}{{container=\"\",namespace=\"n\",pod=\"p\"}} 1 1000"),
+            (1, 0),
+            false,
+        ),
+        (
+            format!(
+                "{CPU}{{container=\"{}\",namespace=\"n\",pod=\"p\"}} 1 1000",
+                "c".repeat(254)
+            ),
+            (1, 0),
+            false,
+        ),
         (
             format!("{CPU}{{container=\"c\",namespace=\"n\",pod=\"p 1"),
             (1, 0),
@@ -170,9 +185,62 @@ fn labels_may_stand_in_any_order_with_spaces_and_escapes() {
 #[test]
 fn an_answer_is_incomplete_when_kubelet_says_so() {
     for name in ["scrape_error", "resource_scrape_error"] {
-        assert!(!decode_text(&format!("{name} 1\n")).complete);
-        assert!(decode_text(&format!("{name} 0\n")).complete);
+        let (failed, well) = (format!("{name} 1\n"), format!("{name} 0\n"));
+        let (failed, well) = (decode_text(&failed), decode_text(&well));
+        assert_eq!((failed.complete, failed.kubelet_error), (false, true));
+        assert_eq!((well.complete, well.kubelet_error), (true, false));
     }
+}
+
+/// The lines of one family for containers of these numbers.
+fn family(name: &str, containers: impl Iterator<Item = usize>) -> String {
+    let line = |i| format!("{name}{{container=\"c{i:05}\",namespace=\"n\",pod=\"p\"}} 1 1000\n");
+    containers.map(line).collect()
+}
+
+#[test]
+fn more_containers_than_any_node_runs_are_refused() {
+    for (count, expected) in [
+        (MAX_CONTAINERS, Ok(MAX_CONTAINERS)),
+        (MAX_CONTAINERS + 1, Err(DecodeError::TooManyContainers)),
+        (20 * MAX_CONTAINERS, Err(DecodeError::TooManyContainers)),
+    ] {
+        // The second family in the opposite order, so that nothing is where it is expected.
+        let text = family("container_cpu_usage_seconds_total", 0..count)
+            + &family("container_memory_working_set_bytes", (0..count).rev());
+        let read = decode(text.as_bytes(), ASKED).map(|batch| batch.containers.len());
+        assert_eq!(read, expected, "{count}");
+    }
+}
+
+#[test]
+fn lines_missing_from_a_family_do_not_put_it_out_of_step() {
+    let text = family("container_cpu_usage_seconds_total", 0..100)
+        + &family(
+            "container_memory_working_set_bytes",
+            (0..100).filter(|i| i % 4 == 0),
+        );
+    let mut containers = Vec::new();
+    let mut place = Place::default();
+    for line in lines(text.as_bytes()) {
+        let (family, rest) = Family::of(line).unwrap();
+        let (labels, _) = Labels::parse(rest).unwrap();
+        place
+            .of(container_of(labels).unwrap(), family, &mut containers)
+            .unwrap();
+    }
+    assert_eq!(containers.len(), 100, "no second entry for what is there already");
+}
+
+#[test]
+fn swap_is_read_where_it_is_reported() {
+    let batch = decode_text(
+        "node_swap_usage_bytes 5 1000\ncontainer_swap_usage_bytes{container=\"c\",namespace=\"n\",pod=\"p\"} 6 1000\n\
+         container_swap_limit_bytes{container=\"c\",namespace=\"n\",pod=\"p\"} 7 1000\n",
+    );
+    let read = Some((UnixMillis(1000), 5));
+    assert_eq!(batch.node.swap, read);
+    assert_eq!(batch.containers[0].parts.swap, Some((UnixMillis(1000), 6)));
 }
 
 #[test]
@@ -189,7 +257,7 @@ fn what_is_no_exposition_of_ours_is_refused() {
     for answer in answers {
         assert_eq!(
             decode(answer, ASKED),
-            Err(Malformed),
+            Err(DecodeError::Malformed),
             "{}",
             String::from_utf8_lossy(answer)
         );
@@ -198,7 +266,7 @@ fn what_is_no_exposition_of_ours_is_refused() {
 
 /// A name with everything in it that has to be escaped.
 fn name() -> impl Strategy<Value = String> {
-    prop_oneof![4 => "[a-z0-9-]{1,8}", 1 => "[a\"\\\\\n{},= é]{0,6}"]
+    prop_oneof![4 => "[a-z0-9-]{1,8}", 1 => "[a\"\\\\\n{},= é]{1,6}"]
 }
 
 fn escape(text: &str) -> String {
@@ -253,7 +321,7 @@ proptest! {
             .map(|(key, (cpu, memory, millis))| {
                 let time = if timed { UnixMillis(millis) } else { ASKED };
                 let cpu = Some((time, u64::from(cpu) * 1_000_000_000));
-                (key, Parts { cpu, memory: Some((time, u64::from(memory))), start: None })
+                (key, Parts { cpu, memory: Some((time, u64::from(memory))), start: None, swap: None })
             })
             .collect();
         prop_assert_eq!(read, written);

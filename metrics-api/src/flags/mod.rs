@@ -1,22 +1,25 @@
 //! Command line. Flags that metrics-server has too keep its names, values and meaning.
 
+pub mod classes;
 mod settings;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, ValueEnum};
 use process::telemetry::LogFormat;
 
 pub use settings::{Certificate, FlagError, KubeletCredential, Settings};
 
 use crate::{
     kubelet::{address::AddressType, tls::TlsMode},
+    scrape::kubelets::KubeletSource,
     time::parse_go_duration,
 };
 
 /// Extension API server that scrapes kubelets and answers metrics.k8s.io.
 ///
-/// Durations are written as in Go (15s, 1m30s), lists with commas. Of a flag that is given twice the later counts.
+/// Durations are written as in Go (15s, 1m30s), lists with commas. Of a flag that is given twice the later counts; those
+/// that take a list add up.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "metrics-api",
@@ -38,7 +41,7 @@ pub struct Flags {
     pub kubelet_port: Option<u16>,
 
     /// Take the port in the status of the Node before the one of --kubelet-port.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, help_heading = "Kubelet")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Kubelet")]
     pub kubelet_use_node_status_port: Option<bool>,
 
     /// Types of Node addresses to dial, preferred first.
@@ -65,7 +68,7 @@ pub struct Flags {
     pub kubelet_tls_mode: Option<TlsMode>,
 
     /// The same as --kubelet-tls-mode=Insecure.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set, help_heading = "Kubelet")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Kubelet")]
     pub kubelet_insecure_tls: bool,
 
     /// ServiceAccount in the own namespace whose token is requested and shown to kubelets. Without it they see the
@@ -90,6 +93,15 @@ pub struct Flags {
         help_heading = "Kubelet"
     )]
     pub kubelet_client_key: Option<PathBuf>,
+
+    /// What is read of kubelets. For /stats/summary the right to get nodes/stats is needed.
+    #[arg(long, value_name = "SOURCE", default_value = "Auto", help_heading = "Kubelet")]
+    pub kubelet_source: KubeletSource,
+
+    /// Dial loopback addresses too. For benchmarks and tests: a node could name one to be shown what is meant for a
+    /// kubelet on this very machine.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Kubelet")]
+    pub kubelet_allow_loopback: bool,
 
     /// Label selector of the nodes to scrape and to answer for.
     #[arg(short = 'l', long, value_name = "SELECTOR", help_heading = "Kubelet")]
@@ -130,6 +142,16 @@ pub struct Flags {
     )]
     pub tls_private_key_file: Option<PathBuf>,
 
+    /// Oldest version of TLS that is spoken. There is no choice: older ones are insecure, and newer ones are used wherever
+    /// a client has them.
+    #[arg(
+        long,
+        value_name = "VERSION",
+        default_value = "VersionTLS12",
+        help_heading = "Serving"
+    )]
+    pub tls_min_version: TlsVersion,
+
     /// Requests answered at once; more are answered 429.
     #[arg(long, value_name = "COUNT", default_value_t = 400, value_parser = parse_count, help_heading = "Serving")]
     pub max_requests_inflight: usize,
@@ -138,12 +160,21 @@ pub struct Flags {
     #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = parse_go_duration, help_heading = "Serving")]
     pub request_timeout: Duration,
 
+    /// Time that everything is still answered after the end was asked for, while /readyz fails already: as long as it
+    /// takes until no client is sent here any more.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_go_duration, help_heading = "Serving")]
+    pub shutdown_delay_duration: Duration,
+
+    /// Time for open requests to end after that.
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_go_duration, help_heading = "Serving")]
+    pub shutdown_drain_duration: Duration,
+
     /// Requests at once on one HTTP/2 connection; 0 is 100.
     #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Serving")]
     pub http2_max_streams_per_connection: u32,
 
     /// Start also while the ConfigMap kube-system/extension-apiserver-authentication cannot be read.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set, help_heading = "Clients")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Clients")]
     pub authentication_tolerate_lookup_failure: bool,
 
     /// How long the answer of a TokenReview is kept.
@@ -180,11 +211,28 @@ pub struct Flags {
         default_value_t = 0,
         help_heading = "Logging"
     )]
-    pub verbosity: u8,
+    pub verbosity: u32,
 
     /// How log lines look.
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
     pub logging_format: LogFormat,
+}
+
+/// Values of `--tls-min-version`, as k8s.io/component-base names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[value(name = "VersionTLS12")]
+    Tls12,
+}
+
+/// Booleans as Go's `strconv.ParseBool` reads them, which the flags of Kubernetes' own programs go by.
+fn parse_go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(format!("expected true or false, found \"{text}\"")),
+    }
 }
 
 fn parse_count(text: &str) -> Result<usize, String> {

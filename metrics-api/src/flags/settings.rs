@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
-use extension_apiserver::{Authentication, Authorization, Limits, ServingCertificate};
+use extension_apiserver::{Authentication, Authorization, Limits, ServingCertificate, check_label_selector};
 
 use super::Flags;
-use crate::kubelet::{address::AddressRules, tls::TlsMode};
+use crate::{
+    kubelet::{address::AddressRules, tls::TlsMode},
+    scrape::kubelets::KubeletSource,
+};
 
 /// Port of a kubelet whose Node names none.
 const KUBELET_PORT: u16 = 10250;
@@ -29,6 +32,14 @@ pub enum FlagError {
         found: String,
         /// What would do.
         expected: String,
+    },
+    /// A flag of metrics-server that cannot be had here.
+    #[error("--{flag} is not supported; to be used instead: {instead}")]
+    Refused {
+        /// The flag, without the dashes.
+        flag: &'static str,
+        /// What to use.
+        instead: &'static str,
     },
     /// Two flags that contradict each other.
     #[error("{first} cannot be used together with {second}: {reason}")]
@@ -71,6 +82,8 @@ pub struct Settings {
     pub resolution: Duration,
     /// Which address of a Node is dialled.
     pub addresses: AddressRules,
+    /// What is read of kubelets.
+    pub source: KubeletSource,
     /// Time for one scrape.
     pub kubelet_timeout: Duration,
     /// How kubelets' certificates are treated.
@@ -101,6 +114,7 @@ impl Settings {
     /// Checks flags. `ipv6` tells whether this machine has it.
     pub fn new(flags: Flags, ipv6: bool) -> Result<Self, FlagError> {
         check_times(&flags)?;
+        check_node_selector(&flags)?;
         let tls_mode = tls_mode(&flags)?;
         let client_certificate = match (flags.kubelet_client_certificate, flags.kubelet_client_key) {
             (Some(certificate), Some(key)) => Some(Certificate { certificate, key }),
@@ -135,7 +149,9 @@ impl Settings {
                 use_node_status_port: flags
                     .kubelet_use_node_status_port
                     .unwrap_or(flags.kubelet_port.is_none()),
+                loopback: flags.kubelet_allow_loopback,
             },
+            source: flags.kubelet_source,
             kubelet_timeout: flags.kubelet_request_timeout,
             tls_mode,
             kubelet_authority: flags.kubelet_certificate_authority,
@@ -148,6 +164,8 @@ impl Settings {
                 requests_in_flight: flags.max_requests_inflight,
                 request_timeout: flags.request_timeout,
                 streams_per_connection: streams,
+                shutdown_delay: flags.shutdown_delay_duration,
+                drain: flags.shutdown_drain_duration,
                 ..Limits::default()
             },
             authentication: Authentication {
@@ -192,6 +210,18 @@ fn check_times(flags: &Flags) -> Result<(), FlagError> {
     Ok(())
 }
 
+/// kube-apiserver would refuse it too, but only to the watch, which tries for ever.
+fn check_node_selector(flags: &Flags) -> Result<(), FlagError> {
+    let Some(selector) = &flags.node_selector else {
+        return Ok(());
+    };
+    check_label_selector(selector).map_err(|reason| FlagError::Value {
+        flag: "--node-selector",
+        found: format!("{selector:?}"),
+        expected: format!("a label selector such as pool=web,!virtual: {reason}"),
+    })
+}
+
 fn tls_mode(flags: &Flags) -> Result<TlsMode, FlagError> {
     let conflict = |first: &str, second: &str, reason| {
         Err(FlagError::Conflict {
@@ -229,7 +259,7 @@ fn tls_mode(flags: &Flags) -> Result<TlsMode, FlagError> {
 
 /// klog's levels, roughly: 4 is debugging, 6 and more is tracing. The clients below are loud from the start of
 /// tracing on.
-fn level_of(verbosity: u8) -> &'static str {
+fn level_of(verbosity: u32) -> &'static str {
     match verbosity {
         0..=3 => "info",
         4..=5 => "debug,hyper=info,hyper_util=info,rustls=info,tower=info,h2=info",

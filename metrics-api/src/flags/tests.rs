@@ -1,21 +1,120 @@
-use std::path::PathBuf;
+use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
 
 use clap::CommandFactory as _;
 
-use super::*;
+use super::{
+    classes::{Class, KNOWN},
+    *,
+};
+
+/// Every flag of metrics-server 0.9, as its `--help` names them (docs/command-line-flags.txt of its repository).
+const THEIRS: &str = include_str!("../../tests/fixtures/metrics-server-flags.txt");
+const COMPATIBILITY_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compatibility.md");
 
 fn parse(arguments: &[&str]) -> Result<Flags, String> {
     let all = std::iter::once("metrics-api").chain(arguments.iter().copied());
     Flags::try_parse_from(all).map_err(|error| error.to_string())
 }
 
+/// As the program does it.
 fn settings(arguments: &[&str]) -> Result<Settings, String> {
-    Settings::new(parse(arguments)?, false).map_err(|error| error.to_string())
+    let sorted = sort(arguments).map_err(|error| error.to_string())?;
+    let flags = Flags::try_parse_from(sorted.arguments).map_err(|error| error.to_string())?;
+    Settings::new(flags, false).map_err(|error| error.to_string())
+}
+
+fn sort(arguments: &[&str]) -> Result<classes::Sorted, FlagError> {
+    classes::sort(
+        std::iter::once("metrics-api")
+            .chain(arguments.iter().copied())
+            .map(OsString::from),
+    )
 }
 
 #[test]
 fn the_command_is_sound() {
     Flags::command().debug_assert();
+}
+
+#[test]
+fn every_flag_of_metrics_server_is_in_exactly_one_class() {
+    let names: Vec<_> = KNOWN.iter().map(|known| known.name).collect();
+    let unique: BTreeSet<_> = names.iter().copied().collect();
+    assert_eq!(names.len(), unique.len(), "none comes twice");
+    let theirs: BTreeSet<_> = THEIRS.lines().collect();
+    assert_eq!(unique, theirs);
+}
+
+#[test]
+fn what_is_honoured_is_a_flag_of_ours_and_nothing_else_is() {
+    let command = Flags::command();
+    for known in KNOWN {
+        // clap adds the version by itself.
+        let ours = command
+            .get_arguments()
+            .find(|argument| argument.get_long() == Some(known.name));
+        let honoured = matches!(known.class, Class::Honoured(_));
+        assert_eq!(
+            ours.is_some() || known.name == "version",
+            honoured,
+            "{}",
+            known.name
+        );
+        if let Some(ours) = ours {
+            let takes_value = !ours.is_require_equals_set();
+            assert_eq!(takes_value, known.takes_value, "{}", known.name);
+        }
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_taken_out_with_its_value() {
+    let sorted = sort(&[
+        "--profiling=false",
+        "--log-flush-frequency",
+        "--v",
+        "--v",
+        "--storage-initialization-timeout",
+        "-l",
+        "--min-request-timeout=1",
+        "--",
+        "--profiling",
+    ])
+    .unwrap();
+    assert_eq!(
+        sorted.arguments,
+        [
+            "metrics-api",
+            "--v",
+            "--storage-initialization-timeout",
+            "-l",
+            "--",
+            "--profiling"
+        ]
+    );
+    let ignored: Vec<_> = sorted.ignored.iter().map(|(flag, _)| *flag).collect();
+    assert_eq!(
+        ignored,
+        ["profiling", "log-flush-frequency", "min-request-timeout"]
+    );
+}
+
+#[test]
+fn compatibility_md_has_the_table_of_flags() {
+    const BEGIN: &str = "<!-- made from metrics-api/src/flags/classes.rs -->\n";
+    const END: &str = "<!-- end -->\n";
+    let committed = std::fs::read_to_string(COMPATIBILITY_FILE).unwrap_or_default();
+    let (before, rest) = committed.split_once(BEGIN).expect("the mark before the table");
+    let (_, after) = rest.split_once(END).expect("the mark after the table");
+    let current = format!("{before}{BEGIN}{}{END}{after}", classes::markdown());
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        std::fs::write(COMPATIBILITY_FILE, &current).unwrap();
+    } else {
+        assert!(
+            committed == current,
+            "docs/compatibility.md is stale; renew it with\nINSTA_UPDATE=always cargo test -p metrics-api compatibility"
+        );
+    }
 }
 
 #[test]
@@ -123,8 +222,21 @@ fn all_addresses_are_those_of_ipv6_too_where_there_is_any() {
 
 #[test]
 fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
-    let table: [(&[&str], &[&str]); 13] = [
+    let table: [(&[&str], &[&str]); 21] = [
         (&["--no-such-flag"], &["--no-such-flag"]),
+        (&["--logtostderr"], &["--logtostderr"]),
+        (&["--audit-policy-file=x"], &["--audit-policy-file", "audit log"]),
+        (
+            &["--tls-min-version=VersionTLS10"],
+            &["--tls-min-version", "VersionTLS10", "VersionTLS12"],
+        ),
+        (
+            &["--deprecated-kubelet-completely-insecure"],
+            &[
+                "--deprecated-kubelet-completely-insecure",
+                "--kubelet-insecure-tls",
+            ],
+        ),
         (&["--metric-resolution=15"], &["--metric-resolution", "15", "15s"]),
         (
             &["--metric-resolution=5s"],
@@ -156,6 +268,16 @@ fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
             &["--kubelet-insecure-tls", "--kubelet-certificate-authority=ca"],
             &["--kubelet-insecure-tls", "--kubelet-certificate-authority"],
         ),
+        (
+            &["--node-selector=a in b"],
+            &["--node-selector", "a in b", "expected: '('"],
+        ),
+        (&["-l", "=x"], &["--node-selector", "=x"]),
+        (
+            &["--kubelet-insecure-tls=yes"],
+            &["--kubelet-insecure-tls", "yes", "true or false"],
+        ),
+        (&["--v=x"], &["--v", "x"]),
         (&["--tls-cert-file=a"], &["--tls-private-key-file"]),
         (
             &["--max-requests-inflight=0"],
@@ -168,6 +290,54 @@ fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
             assert!(error.contains(part), "{arguments:?}: {part:?} is not in {error}");
         }
     }
+}
+
+#[test]
+fn booleans_and_levels_are_those_of_go() {
+    for (text, expected) in [
+        ("1", true),
+        ("t", true),
+        ("T", true),
+        ("TRUE", true),
+        ("True", true),
+        ("0", false),
+        ("f", false),
+        ("F", false),
+        ("FALSE", false),
+        ("False", false),
+    ] {
+        let flags = parse(&[&format!("--kubelet-insecure-tls={text}")]).unwrap();
+        assert_eq!(flags.kubelet_insecure_tls, expected, "{text}");
+    }
+    assert_eq!(settings(&["--v=1000"]).unwrap().log_level, "trace");
+}
+
+#[test]
+fn lists_add_up() {
+    let settings = settings(&[
+        "--kubelet-preferred-address-types=InternalIP,ExternalIP",
+        "--kubelet-preferred-address-types=Hostname",
+        "--authorization-always-allow-paths=/metrics",
+    ])
+    .unwrap();
+    assert_eq!(
+        settings.addresses.types,
+        [
+            AddressType::InternalIP,
+            AddressType::ExternalIP,
+            AddressType::Hostname
+        ]
+    );
+    assert_eq!(settings.authorization.always_allow_paths, ["/metrics"]);
+}
+
+#[test]
+fn the_end_can_be_delayed() {
+    let limits = settings(&["--shutdown-delay-duration=7s", "--shutdown-drain-duration=1m"])
+        .unwrap()
+        .limits;
+    assert_eq!(limits.shutdown_delay, Duration::from_secs(7));
+    assert_eq!(limits.drain, Duration::from_mins(1));
 }
 
 #[test]

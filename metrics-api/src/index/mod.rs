@@ -6,7 +6,7 @@ mod pods;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use nodes::{NodeChange, NodeIndex, NodeInfo};
+pub use nodes::{METRICS_PATH_ANNOTATION, MetricsPath, NodeChange, NodeIndex, NodeInfo};
 pub use pods::{PodIndex, PodInfo};
 
 use crate::names::{Interner, Name, Names};

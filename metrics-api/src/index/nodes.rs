@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
+use http::uri::PathAndQuery;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
@@ -13,7 +14,45 @@ use super::{LabelSets, Labels};
 use crate::names::{Name, Names};
 
 /// Annotation by which a virtual node says where its metrics are.
-const METRICS_PATH_ANNOTATION: &str = "metrics.k8s.io/resource-metrics-path";
+pub const METRICS_PATH_ANNOTATION: &str = "metrics.k8s.io/resource-metrics-path";
+/// Longest path that is taken from it.
+const LONGEST_PATH: usize = 1024;
+
+/// Where the metrics of a node are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum MetricsPath {
+    /// Where kubelets have them.
+    #[default]
+    Usual,
+    /// Where the Node says.
+    At(Box<str>),
+    /// The Node says something that is no path.
+    Invalid,
+}
+
+impl MetricsPath {
+    /// Reads the annotation. Whoever may write a Node may write this: it must not lead to another host, as
+    /// `http://host/`, `//host/` and `*` might, nor say more than a path.
+    fn of(annotation: Option<&str>) -> Self {
+        let Some(path) = annotation.filter(|path| !path.is_empty()) else {
+            return Self::Usual;
+        };
+        let is_path = path.len() <= LONGEST_PATH
+            && path.starts_with('/')
+            && !path.starts_with("//")
+            && path
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'\\'))
+            && path
+                .parse::<PathAndQuery>()
+                .is_ok_and(|parsed| parsed.path() == path);
+        if is_path {
+            Self::At(path.into())
+        } else {
+            Self::Invalid
+        }
+    }
+}
 
 /// What is kept of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +69,8 @@ pub struct NodeInfo {
     pub addresses: Vec<(Name, String)>,
     /// Port of its kubelet, if the Node tells.
     pub kubelet_port: Option<u16>,
-    /// Where its metrics are, if not at the usual path.
-    pub metrics_path: Option<String>,
+    /// Where its metrics are.
+    pub metrics_path: MetricsPath,
     /// Whether its condition `Ready` is `True`.
     pub ready: bool,
 }
@@ -183,12 +222,12 @@ impl NodeIndex {
                 .and_then(|status| status.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref())
                 .and_then(|endpoint| u16::try_from(endpoint.port).ok())
                 .filter(|port| *port != 0),
-            metrics_path: meta
-                .annotations
-                .as_ref()
-                .and_then(|annotations| annotations.get(METRICS_PATH_ANNOTATION))
-                .filter(|path| !path.is_empty())
-                .cloned(),
+            metrics_path: MetricsPath::of(
+                meta.annotations
+                    .as_ref()
+                    .and_then(|annotations| annotations.get(METRICS_PATH_ANNOTATION))
+                    .map(String::as_str),
+            ),
             ready: conditions
                 .iter()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
@@ -214,5 +253,34 @@ impl View<'_> {
             .nodes
             .range::<str, _>((start, Bound::Unbounded))
             .map(|(_, entry)| &entry.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_annotation_is_a_path_and_nothing_else() {
+        let long = format!("/{}", "a".repeat(LONGEST_PATH));
+        for (text, expected) in [
+            ("", MetricsPath::Usual),
+            ("/", MetricsPath::At("/".into())),
+            ("/a/b%20c", MetricsPath::At("/a/b%20c".into())),
+            ("metrics", MetricsPath::Invalid),
+            ("*", MetricsPath::Invalid),
+            ("http://169.254.169.254/", MetricsPath::Invalid),
+            ("169.254.169.254:80", MetricsPath::Invalid),
+            ("//169.254.169.254/", MetricsPath::Invalid),
+            ("/a?b", MetricsPath::Invalid),
+            ("/a#b", MetricsPath::Invalid),
+            ("/a b", MetricsPath::Invalid),
+            ("/a\r\nhost: b", MetricsPath::Invalid),
+            ("/\u{e9}", MetricsPath::Invalid),
+            (&long, MetricsPath::Invalid),
+        ] {
+            assert_eq!(MetricsPath::of(Some(text)), expected, "{text}");
+        }
+        assert_eq!(MetricsPath::of(None), MetricsPath::Usual);
     }
 }

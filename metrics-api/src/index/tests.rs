@@ -109,8 +109,8 @@ fn of_a_node_is_kept_what_a_scrape_and_an_answer_need() {
     virtual_node.status = None;
     let (info, _) = index.apply(&virtual_node).unwrap();
     assert_eq!(
-        (info.metrics_path.as_deref(), info.kubelet_port, info.ready),
-        (Some("/x"), None, false)
+        (&info.metrics_path, info.kubelet_port, info.ready),
+        (&MetricsPath::At("/x".into()), None, false)
     );
     assert!(index.apply(&Node::default()).is_none());
 }

@@ -66,6 +66,8 @@ pub struct AddressRules {
     pub port: u16,
     /// Whether the port in the Node's status comes first.
     pub use_node_status_port: bool,
+    /// Whether loopback addresses may be dialled.
+    pub loopback: bool,
 }
 
 /// What is dialled.
@@ -93,7 +95,7 @@ impl Endpoint {
             Host::Ip(ip) => Ok(ServerName::IpAddress((*ip).into())),
             Host::Name(name) => ServerName::try_from(name.to_string()).map_err(|_| NodeError {
                 class: ErrorClass::NoAddress,
-                message: format!("{name:?} is no DNS name"),
+                message: format!("{} is no DNS name", Shown(name)),
             }),
         }
     }
@@ -128,7 +130,7 @@ impl AddressRules {
         for wanted in &self.types {
             for (_, value) in addresses.clone().filter(|(kind, _)| *kind == wanted.as_str()) {
                 let host = value.parse().map_or_else(|_| Host::Name(value.into()), Host::Ip);
-                if host.may_be_dialled() {
+                if host.may_be_dialled(self.loopback) {
                     return Ok(Endpoint { host, port });
                 }
                 passed_over = passed_over.or(Some((wanted, value)));
@@ -141,7 +143,8 @@ impl AddressRules {
             },
             |(kind, value)| {
                 let kind = kind.as_str();
-                format!("the Node's {kind} {value:?} is no address of a kubelet and is never dialled")
+                let value = Shown(value);
+                format!("the Node's {kind} {value} is no address of a kubelet and is never dialled")
             },
         );
         Err(NodeError {
@@ -152,28 +155,87 @@ impl AddressRules {
 }
 
 impl Host {
-    fn may_be_dialled(&self) -> bool {
+    /// Whether it may be looked up and dialled, as far as can be told from it alone.
+    fn may_be_dialled(&self, loopback: bool) -> bool {
         match self {
-            Self::Name(name) => {
-                &**name != "localhost"
-                    && !name.ends_with(".localhost")
-                    && ServerName::try_from(&**name).is_ok()
-            }
-            Self::Ip(ip) => match ip.to_canonical() {
-                IpAddr::V4(ip) => {
-                    !(ip.is_loopback()
-                        || ip.is_unspecified()
-                        || ip.is_link_local()
-                        || ip.is_multicast()
-                        || ip == Ipv4Addr::BROADCAST)
-                }
-                IpAddr::V6(ip) => {
-                    !(ip.is_loopback()
-                        || ip.is_unspecified()
-                        || ip.is_unicast_link_local()
-                        || ip.is_multicast())
-                }
-            },
+            // `localhost` and its like are told by what they resolve to.
+            Self::Name(name) => ServerName::try_from(&**name).is_ok(),
+            Self::Ip(ip) => may_be_a_kubelet(*ip, loopback),
+        }
+    }
+}
+
+/// Whether an address can be that of a kubelet: not this pod itself, nor a service beside it (a cloud's metadata
+/// server), nor many at once.
+fn may_be_a_kubelet(ip: IpAddr, loopback: bool) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            (loopback || !ip.is_loopback())
+                && !(ip.is_unspecified()
+                    || ip.is_link_local()
+                    || ip.is_multicast()
+                    || ip == Ipv4Addr::BROADCAST)
+        }
+        IpAddr::V6(ip) => {
+            (loopback || !ip.is_loopback())
+                && !(ip.is_unspecified() || ip.is_unicast_link_local() || ip.is_multicast())
+        }
+    }
+}
+
+/// What is never dialled, whatever a Node says. A node writes its own addresses and port, and names resolve to what
+/// somebody else says: this is asked of every address once it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// Whether loopback addresses may be dialled: benchmarks and tests need it.
+    pub loopback: bool,
+    /// API servers, as host and port: what is sent to a kubelet must not reach them in a kubelet's name.
+    pub api_servers: Vec<(Host, u16)>,
+}
+
+impl Guard {
+    /// Those of `found` that may be dialled at `port`. `api_servers` are the addresses that those of the API servers
+    /// whose port it is have now.
+    #[must_use]
+    pub fn pass(&self, found: &[IpAddr], api_servers: &[IpAddr]) -> Vec<IpAddr> {
+        let ours = |ip: &IpAddr| {
+            api_servers
+                .iter()
+                .any(|api| api.to_canonical() == ip.to_canonical())
+        };
+        found
+            .iter()
+            .copied()
+            .filter(|ip| may_be_a_kubelet(*ip, self.loopback) && !ours(ip))
+            .collect()
+    }
+
+    /// The API servers that listen on that port.
+    pub fn api_servers_at(&self, port: u16) -> impl Iterator<Item = &Host> {
+        let at = self.api_servers.iter().filter(move |(_, at)| *at == port);
+        at.map(|(host, _)| host)
+    }
+}
+
+impl From<&str> for Host {
+    fn from(text: &str) -> Self {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        bare.unwrap_or(text)
+            .parse()
+            .map_or_else(|_| Self::Name(text.into()), Self::Ip)
+    }
+}
+
+/// What a Node says of itself, quoted and cut to what a log line can bear.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LONGEST: usize = 100;
+        let mut chars = self.0.char_indices();
+        match chars.nth(LONGEST).and_then(|(at, _)| self.0.split_at_checked(at)) {
+            Some((start, _)) => write!(f, "{start:?}..."),
+            None => write!(f, "{:?}", self.0),
         }
     }
 }
@@ -188,6 +250,7 @@ mod tests {
             types,
             port: 10250,
             use_node_status_port: true,
+            loopback: false,
         }
     }
 
@@ -242,9 +305,9 @@ mod tests {
             "::1",
             "::ffff:127.0.0.1",
             "fe80::1",
-            "localhost",
+            "no name at all",
         ] {
-            let kind = if address == "localhost" {
+            let kind = if address.contains(' ') {
                 "Hostname"
             } else {
                 "InternalIP"
@@ -260,6 +323,49 @@ mod tests {
             choose(&rules("InternalIP,ExternalIP"), &second, 0).unwrap(),
             "192.0.2.1:10250"
         );
+    }
+
+    #[test]
+    fn what_names_resolve_to_is_looked_at_too() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let found = [
+            "127.0.0.1",
+            "::1",
+            "169.254.169.254",
+            "10.0.0.1",
+            "::ffff:10.0.0.2",
+            "fd00::1",
+        ]
+        .map(ip);
+        let guard = Guard {
+            loopback: false,
+            api_servers: vec![(Host::from("10.0.0.2"), 6443), (Host::from("[fd00::1]"), 443)],
+        };
+        let at = |port| {
+            let api: Vec<_> = guard
+                .api_servers_at(port)
+                .map(|host| match host {
+                    Host::Ip(ip) => *ip,
+                    Host::Name(name) => panic!("{name}"),
+                })
+                .collect();
+            guard.pass(&found, &api)
+        };
+        assert_eq!(at(10250), ["10.0.0.1", "::ffff:10.0.0.2", "fd00::1"].map(ip));
+        assert_eq!(at(6443), ["10.0.0.1", "fd00::1"].map(ip));
+        assert_eq!(at(443), ["10.0.0.1", "::ffff:10.0.0.2"].map(ip));
+        let loopback = Guard {
+            loopback: true,
+            ..Guard::default()
+        };
+        assert_eq!(loopback.pass(&found[..3], &[]), ["127.0.0.1", "::1"].map(ip));
+    }
+
+    #[test]
+    fn what_a_node_says_is_quoted_and_cut() {
+        let long = "\u{e9}\n ".repeat(4000);
+        let error = choose(&rules("Hostname"), &[("Hostname", &long)], 0).unwrap_err();
+        assert!(error.len() < 600 && !error.contains('\n'), "{error}");
     }
 
     #[test]

@@ -5,36 +5,40 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use contract::{
     names::METRICS_API,
-    report::{ErrorClass, NodeError, TlsState},
+    report::{ErrorClass, NodeError, Source, TlsState},
 };
 use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::{Body as _, Incoming};
+use http_body_util::Empty;
 use rustls::crypto::CryptoProvider;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 
-pub use super::connection::ClientCertificate;
+pub use super::answer::{Answer, SHARED_ROOM};
 use super::{
-    address::Endpoint,
+    address::{Endpoint, Guard},
+    answer::{Room, discard},
     authority::Authority,
-    connection::{Connection, Security, broken},
+    connection::{Connection, Security},
     error,
+    identity::ClientCertificate,
     records::Records,
     tls::{Presented, TlsMode},
     trust,
 };
-use crate::{
-    decode::MAX_BODY,
-    token::{Token, Tokens},
-};
+use crate::token::{Token, Tokens};
 
 /// How old a record may be by which a new connection is judged. Not zero: after a start all nodes of a shard are
 /// judged by one read.
 const RECORD_AGE: Duration = Duration::from_secs(10);
 /// How old a record may be by which an open connection stays trusted.
 const RECORD_AGE_OPEN: Duration = Duration::from_mins(1);
-/// Room for a first answer; the next ones have that of the last.
-const BODY: usize = 16 * 1024;
+/// A kept connection whose other end died silently is given up after this part of the timeout, so that there is time
+/// for a new one.
+const KEPT_PART: u32 = 3;
+/// A kubelet that knows none of our tokens causes a new one no more often than this.
+const RENEW_AGAIN: Duration = Duration::from_mins(10);
 /// Path of the resource metrics.
 pub const RESOURCE_METRICS: &str = "/metrics/resource";
 
@@ -47,6 +51,7 @@ pub struct KubeletClient {
     tokens: Option<Tokens>,
     timeout: Duration,
     user_agent: HeaderValue,
+    room: Room,
 }
 
 /// Settings of a [`KubeletClient`].
@@ -60,10 +65,23 @@ pub struct KubeletOptions {
     pub records: Option<Arc<Records>>,
     /// What is shown to kubelets. Absent where a client certificate is used instead.
     pub tokens: Option<Tokens>,
-    /// A client certificate.
-    pub identity: Option<ClientCertificate>,
+    /// A client certificate, the newest that was read.
+    pub identity: Option<watch::Receiver<Arc<ClientCertificate>>>,
+    /// What is never dialled.
+    pub guard: Guard,
+    /// Bytes that the bodies of all answers together may take up, beside a little for each.
+    pub room: usize,
     /// Time for a whole scrape of one node, from dialling to the answer's last byte.
     pub timeout: Duration,
+}
+
+/// What is remembered of a node's sources.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// What was asked for last.
+    pub(crate) source: Source,
+    /// Until when the Summary API stands in.
+    pub(crate) until: Option<Instant>,
 }
 
 /// What was asked of one kubelet and is kept for the next time.
@@ -71,8 +89,18 @@ pub struct KubeletOptions {
 pub struct Kept {
     connection: Option<Connection>,
     last_body: usize,
+    renewed: Option<Instant>,
+    pub(crate) sources: Remembered,
     /// How the certificate was judged last.
     pub tls: TlsState,
+}
+
+impl Kept {
+    /// What was asked for last.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.sources.source
+    }
 }
 
 impl KubeletClient {
@@ -85,6 +113,8 @@ impl KubeletClient {
             records,
             tokens,
             identity,
+            guard,
+            room,
             timeout,
         } = options;
         let version = concat!("/v", env!("CARGO_PKG_VERSION"));
@@ -92,7 +122,8 @@ impl KubeletClient {
             security: Security {
                 mode,
                 provider,
-                identity: identity.map(Arc::new),
+                identity,
+                guard,
             },
             authority,
             records,
@@ -101,6 +132,7 @@ impl KubeletClient {
             // Both parts are plain ASCII.
             user_agent: HeaderValue::try_from(format!("{METRICS_API}{version}"))
                 .unwrap_or_else(|_| HeaderValue::from_static("metrics-api")),
+            room: Room::new(room),
         }
     }
 
@@ -112,10 +144,28 @@ impl KubeletClient {
         uid: &str,
         endpoint: &Endpoint,
         path: &str,
-    ) -> Result<Vec<u8>, NodeError> {
+    ) -> Result<Answer, NodeError> {
+        let deadline = Instant::now() + self.timeout;
+        self.get_by(deadline, kept, uid, endpoint, path).await
+    }
+
+    /// Time for a whole scrape of one node.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The same until `deadline`.
+    pub(crate) async fn get_by(
+        &self,
+        deadline: Instant,
+        kept: &mut Kept,
+        uid: &str,
+        endpoint: &Endpoint,
+        path: &str,
+    ) -> Result<Answer, NodeError> {
         // Whatever is not put back is closed: a connection that failed, or timed out, is in no known state.
         let connection = kept.connection.take();
-        let asked = timeout(self.timeout, self.ask(kept, connection, uid, endpoint, path)).await;
+        let asked = timeout_at(deadline, self.ask(kept, connection, uid, endpoint, path)).await;
         let result = asked.unwrap_or_else(|_| {
             let seconds = self.timeout.as_secs_f64();
             Err(error(
@@ -138,24 +188,24 @@ impl KubeletClient {
         uid: &str,
         endpoint: &Endpoint,
         path: &str,
-    ) -> Result<Vec<u8>, NodeError> {
+    ) -> Result<Answer, NodeError> {
         let authority = self
             .authority
             .as_ref()
             .map(|authority| Arc::clone(&authority.borrow()));
-        let open = connection.filter(|open| open.is_usable(endpoint, authority.as_ref()));
+        let open = connection.filter(|open| open.is_usable(endpoint, authority.as_ref(), &self.security));
         if let Some(open) = open {
-            // A kubelet may hang up between two requests, which shows only now: that alone is no failure.
-            match self
-                .exchange(kept, open, RECORD_AGE_OPEN, uid, endpoint, path)
-                .await
-            {
+            // A kubelet may hang up between two requests, or its node vanish, which shows only now: that alone is no
+            // failure.
+            let patience = self.timeout / KEPT_PART;
+            let about = (uid, endpoint, path);
+            match self.exchange(kept, open, RECORD_AGE_OPEN, patience, about).await {
                 Err(Broken::BeforeAnswer(_)) => {}
                 other => return other.map_err(Broken::into_error),
             }
         }
         let fresh = Connection::open(&self.security, authority, endpoint).await?;
-        self.exchange(kept, fresh, RECORD_AGE, uid, endpoint, path)
+        self.exchange(kept, fresh, RECORD_AGE, self.timeout, (uid, endpoint, path))
             .await
             .map_err(Broken::into_error)
     }
@@ -166,10 +216,9 @@ impl KubeletClient {
         kept: &mut Kept,
         mut connection: Connection,
         record_age: Duration,
-        uid: &str,
-        endpoint: &Endpoint,
-        path: &str,
-    ) -> Result<Vec<u8>, Broken> {
+        patience: Duration,
+        (uid, endpoint, path): (&str, &Endpoint, &str),
+    ) -> Result<Answer, Broken> {
         self.settle(uid, &connection.presented, record_age).await?;
         kept.tls = trust::state(&connection.presented);
         let mut token = match &self.tokens {
@@ -178,24 +227,38 @@ impl KubeletClient {
         };
         loop {
             let request = self.request(endpoint, path, token.as_ref())?;
-            let response = connection.send(request).await.map_err(Broken::BeforeAnswer)?;
+            let response = timeout(patience, connection.send(request))
+                .await
+                .unwrap_or_else(|_| Err(error(ErrorClass::Timeout, "the kept connection is dead")))
+                .map_err(Broken::BeforeAnswer)?;
             let status = response.status();
             if status == StatusCode::OK {
-                let body = read(response.into_body(), kept.last_body).await?;
-                kept.last_body = body.len();
+                let answer = self.room.read(response, kept.last_body).await?;
+                kept.last_body = answer.body.len();
                 kept.connection = Some(connection);
-                return Ok(body);
+                return Ok(answer);
             }
             let newer = match (&self.tokens, &token) {
                 (Some(tokens), Some(refused)) if status == StatusCode::UNAUTHORIZED => {
-                    tokens.newer_than(refused).await
+                    let renew = kept.renewed.is_none_or(|at| at.elapsed() >= RENEW_AGAIN);
+                    let newer = tokens.newer_than(refused, renew).await;
+                    if renew && newer.is_some() {
+                        kept.renewed = Some(Instant::now());
+                    }
+                    newer
                 }
                 _ => None,
             };
-            if newer.is_none() || discard(response.into_body()).await.is_err() {
-                return Err(status_error(status, path).into());
+            let drained = discard(response.into_body()).await.is_ok();
+            match newer {
+                Some(_) if drained => token = newer,
+                _ => {
+                    if drained {
+                        kept.connection = Some(connection);
+                    }
+                    return Err(status_error(status).into());
+                }
             }
-            token = newer;
         }
     }
 
@@ -223,7 +286,8 @@ impl KubeletClient {
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, token.header());
         }
-        let refuse = |_| error(ErrorClass::NotFound, format!("{path:?} is no path of a URL"));
+        // The path of a Node's own was looked at when it was read.
+        let refuse = |_| error(ErrorClass::NotFound, "its path is no path of a URL");
         request.body(Empty::new()).map_err(refuse)
     }
 }
@@ -263,42 +327,7 @@ fn is_refusal(class: ErrorClass) -> bool {
     )
 }
 
-/// Reads a body of at most [`MAX_BODY`] bytes.
-async fn read(mut body: Incoming, expected: usize) -> Result<Vec<u8>, NodeError> {
-    let too_large = || {
-        let limit = MAX_BODY / (1024 * 1024);
-        error(
-            ErrorClass::TooLarge,
-            format!("the answer is larger than {limit} MiB"),
-        )
-    };
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return Err(too_large());
-    }
-    // A little more than last time, so that a pod more does not double the buffer.
-    let mut read = Vec::with_capacity((expected + expected / 16).clamp(BODY, MAX_BODY));
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|cause| broken(&cause))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() > MAX_BODY {
-            return Err(too_large());
-        }
-        read.extend_from_slice(&data);
-    }
-    Ok(read)
-}
-
-/// Reads the short body of a refusal to its end, so that the connection can be used again.
-async fn discard(mut body: Incoming) -> Result<(), ()> {
-    let mut left = BODY;
-    while let Some(frame) = body.frame().await {
-        let length = frame.map_err(|_| ())?.data_ref().map_or(0, Bytes::len);
-        left = left.checked_sub(length).ok_or(())?;
-    }
-    Ok(())
-}
-
-fn status_error(status: StatusCode, path: &str) -> NodeError {
+fn status_error(status: StatusCode) -> NodeError {
     let code = status.as_u16();
     match code {
         401 => error(
@@ -311,7 +340,7 @@ fn status_error(status: StatusCode, path: &str) -> NodeError {
         ),
         404 => error(
             ErrorClass::NotFound,
-            format!("the kubelet answered 404: it does not serve {path}"),
+            "the kubelet answered 404: it does not serve that path",
         ),
         _ => error(
             ErrorClass::BadStatus,

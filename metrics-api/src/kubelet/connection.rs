@@ -1,6 +1,6 @@
 //! One HTTP/1.1 connection over TLS to a kubelet.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use contract::report::{ErrorClass, NodeError};
@@ -8,19 +8,19 @@ use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig,
-    client::Resumption,
-    crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer},
+use rustls::{ClientConfig, client::Resumption, crypto::CryptoProvider};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    sync::{Semaphore, watch},
+    time::{Instant, timeout},
 };
-use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::TlsConnector;
 
 use super::{
-    address::{Endpoint, Host},
+    address::{Endpoint, Guard, Host},
     authority::Authority,
     error,
+    identity::ClientCertificate,
     tls::{Presented, TlsMode, Verifier},
 };
 
@@ -30,21 +30,18 @@ const READ_BUFFER: usize = 8192;
 /// now and then.
 const MAX_AGE: Duration = Duration::from_hours(1);
 
-/// A certificate of our own, with its key.
-#[derive(Debug)]
-pub struct ClientCertificate {
-    /// Leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// Key of the leaf.
-    pub key: PrivateKeyDer<'static>,
-}
+/// Names looked up at once.
+const LOOK_UPS: usize = 32;
+/// Time for a connection where there are other addresses to try.
+const ONE_OF_SEVERAL: Duration = Duration::from_secs(3);
 
 /// How connections are secured.
 #[derive(Clone, Debug)]
 pub(super) struct Security {
     pub(super) mode: TlsMode,
     pub(super) provider: Arc<CryptoProvider>,
-    pub(super) identity: Option<Arc<ClientCertificate>>,
+    pub(super) identity: Option<watch::Receiver<Arc<ClientCertificate>>>,
+    pub(super) guard: Guard,
 }
 
 /// A connection whose certificate was judged, as far as that needs no record.
@@ -54,16 +51,27 @@ pub(super) struct Connection {
     pub(super) presented: Presented,
     endpoint: Endpoint,
     authority: Option<Arc<Authority>>,
+    identity: Option<Arc<ClientCertificate>>,
     opened: Instant,
 }
 
 impl Security {
-    fn config(&self, verifier: Arc<Verifier>) -> Result<ClientConfig, rustls::Error> {
+    fn identity(&self) -> Option<Arc<ClientCertificate>> {
+        self.identity
+            .as_ref()
+            .map(|identity| Arc::clone(&identity.borrow()))
+    }
+
+    fn config(
+        &self,
+        verifier: Arc<Verifier>,
+        identity: Option<&ClientCertificate>,
+    ) -> Result<ClientConfig, rustls::Error> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let mut config = match &self.identity {
+        let mut config = match identity {
             Some(identity) => {
                 builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?
             }
@@ -83,18 +91,14 @@ impl Connection {
         endpoint: &Endpoint,
     ) -> Result<Self, NodeError> {
         let name = endpoint.server_name()?;
-        let dialled = match &endpoint.host {
-            Host::Ip(ip) => TcpStream::connect((*ip, endpoint.port)).await,
-            Host::Name(name) => TcpStream::connect((&**name, endpoint.port)).await,
-        };
-        let stream =
-            dialled.map_err(|cause| unreachable_because("the connection could not be made", &cause))?;
+        let stream = dial(&security.guard, endpoint).await?;
         // Requests are one small write each: nothing to gather. Without it things are slower, not wrong.
         let _ = stream.set_nodelay(true);
         let algorithms = security.provider.signature_verification_algorithms;
         let verifier = Arc::new(Verifier::new(security.mode, authority.clone(), algorithms));
+        let identity = security.identity();
         let config = security
-            .config(Arc::clone(&verifier))
+            .config(Arc::clone(&verifier), identity.as_deref())
             .map_err(|cause| error(ErrorClass::TlsHandshake, format!("TLS cannot be set up: {cause}")))?;
         let shaken = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         let stream = match (shaken, verifier.outcome()) {
@@ -130,19 +134,29 @@ impl Connection {
             presented,
             endpoint: endpoint.clone(),
             authority,
+            identity,
             opened: Instant::now(),
         })
     }
 
-    /// Whether it may serve another request: it is open, not too old, and was judged by what is trusted now.
-    pub(super) fn is_usable(&self, endpoint: &Endpoint, authority: Option<&Arc<Authority>>) -> bool {
-        let same_authority = match (&self.authority, authority) {
-            (Some(then), Some(now)) => Arc::ptr_eq(then, now),
-            (None, None) => true,
-            _ => false,
-        };
+    /// Whether it may serve another request: it is open, not too old, was judged by what is trusted now, and shows
+    /// what is shown now.
+    pub(super) fn is_usable(
+        &self,
+        endpoint: &Endpoint,
+        authority: Option<&Arc<Authority>>,
+        security: &Security,
+    ) -> bool {
+        fn same<T>(then: Option<&Arc<T>>, now: Option<&Arc<T>>) -> bool {
+            match (then, now) {
+                (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+                (None, None) => true,
+                _ => false,
+            }
+        }
         self.endpoint == *endpoint
-            && same_authority
+            && same(self.authority.as_ref(), authority)
+            && same(self.identity.as_ref(), security.identity().as_ref())
             && self.opened.elapsed() < MAX_AGE
             && !self.sender.is_closed()
     }
@@ -158,6 +172,61 @@ impl Connection {
             .await
             .map_err(|cause| broken(&cause))
     }
+}
+
+/// Dials the addresses of a kubelet that may be dialled, one after the other.
+async fn dial(guard: &Guard, endpoint: &Endpoint) -> Result<TcpStream, NodeError> {
+    let port = endpoint.port;
+    let found = resolve(&endpoint.host).await?;
+    let mut api_servers = Vec::new();
+    for host in guard.api_servers_at(port) {
+        api_servers.extend(resolve(host).await?);
+    }
+    let passed = guard.pass(&found, &api_servers);
+    let mut failure = error(
+        ErrorClass::NoAddress,
+        "the Node's address leads to this pod, to a link-local service or to an API server, and is never dialled",
+    );
+    for (at, ip) in passed.iter().enumerate() {
+        let connecting = TcpStream::connect((*ip, port));
+        let connected = if at + 1 == passed.len() {
+            connecting.await
+        } else {
+            let given_up = || io::Error::from(io::ErrorKind::TimedOut);
+            timeout(ONE_OF_SEVERAL, connecting)
+                .await
+                .unwrap_or_else(|_| Err(given_up()))
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(cause) => failure = unreachable_because("the connection could not be made", &cause),
+        }
+    }
+    Err(failure)
+}
+
+/// The addresses of a host. A look-up that hangs keeps its place until it ends: there are never more of them than
+/// [`LOOK_UPS`], whatever names Nodes have.
+async fn resolve(host: &Host) -> Result<Vec<IpAddr>, NodeError> {
+    static PLACES: Semaphore = Semaphore::const_new(LOOK_UPS);
+    let name = match host {
+        Host::Ip(ip) => return Ok(vec![*ip]),
+        Host::Name(name) => name.to_string(),
+    };
+    // The semaphore is never closed.
+    let Ok(place) = PLACES.acquire().await else {
+        return Ok(Vec::new());
+    };
+    let looked_up = tokio::spawn(async move {
+        let _place = place;
+        lookup_host((name, 0))
+            .await
+            .map(|found| found.map(|address| address.ip()).collect())
+    });
+    looked_up
+        .await
+        .unwrap_or_else(|cause| Err(io::Error::other(cause)))
+        .map_err(|cause| unreachable_because("the Node's name could not be resolved", &cause))
 }
 
 /// A connection that broke.

@@ -67,6 +67,8 @@ enum RecordError {
         key: String,
         source: contract::trust::InvalidTrustRecord,
     },
+    #[error("it is none of the ConfigMaps that hold records")]
+    NoShard,
     #[error("it holds {MAX_RECORDS} records, which is the limit")]
     Full,
     #[error("it changed {TRIES} times while it was being written")]
@@ -95,11 +97,12 @@ impl Records {
     /// records it where that is called for. A refusal is never based on a record from memory.
     pub async fn settle(&self, uid: &str, presented: &Presented, max_age: Duration) -> Result<(), NodeError> {
         let name = config_map_name(uid);
-        let Some(shard) = self.shards.get(&name) else {
-            return Ok(());
+        let settled = async {
+            let shard = self.shards.get(&name).ok_or(RecordError::NoShard)?;
+            self.settle_in(shard, &name, uid, presented, max_age).await
         };
-        let settled = tokio::time::timeout(PATIENCE, self.settle_in(shard, &name, uid, presented, max_age));
-        match settled.await.unwrap_or(Err(RecordError::Slow)) {
+        let settled = tokio::time::timeout(PATIENCE, settled).await;
+        match settled.unwrap_or(Err(RecordError::Slow)) {
             Ok(None) => Ok(()),
             Ok(Some(class)) => Err(refusal(class, uid, &name)),
             // What chains is trusted for what it is; the record is tried again with the next scrape.
@@ -130,7 +133,14 @@ impl Records {
         let mut fresh_enough = max_age;
         for _ in 0..TRIES {
             // Taken out: whoever is cancelled while writing leaves nothing behind that may be out of date.
-            let known = match slot.take().filter(|known| known.read.elapsed() <= fresh_enough) {
+            let still_good = |known: &Known| {
+                // A record that says `verified` never changes: an administrator may only remove it, which would be
+                // written anew for what chains.
+                let verified = *presented == Presented::Verified
+                    && matches!(known.record(uid), Ok(Some(TrustRecord::Verified)));
+                verified || known.read.elapsed() <= fresh_enough
+            };
+            let known = match slot.take().filter(still_good) {
                 Some(known) => known,
                 None => self.read(name).await?,
             };

@@ -11,11 +11,18 @@ use rustls::{
     CertificateError, DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
-    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    crypto::{
+        WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+        verify_tls13_signature_with_raw_key,
+    },
+    pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
     server::ParsedCertificate,
 };
 use sha2::{Digest as _, Sha256};
+use x509_parser::{
+    prelude::{FromDer as _, X509Certificate},
+    x509::SubjectPublicKeyInfo,
+};
 
 use super::authority::Authority;
 
@@ -38,8 +45,8 @@ pub enum TlsMode {
 pub struct Fingerprint(pub String);
 
 impl Fingerprint {
-    fn of(certificate: &ParsedCertificate<'_>) -> Self {
-        let digest = Sha256::digest(&*certificate.subject_public_key_info());
+    fn of(public_key: &[u8]) -> Self {
+        let digest = Sha256::digest(public_key);
         Self(digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
             // Writing to a String does not fail.
             let _ = write!(hex, "{byte:02x}");
@@ -102,36 +109,15 @@ impl Verifier {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<Presented, Refused> {
-        let unusable = |_| Refused {
-            class: ErrorClass::TlsInvalid,
-            cause: CertificateError::BadEncoding,
-        };
-        let certificate = ParsedCertificate::try_from(leaf).map_err(unusable)?;
         let authority = match (self.mode, &self.authority) {
             (TlsMode::Insecure, _) => return Ok(Presented::Unchecked),
             (_, Some(authority)) => authority,
-            (_, None) => {
-                let cause = CertificateError::UnknownIssuer;
-                return Err(Refused {
-                    class: ErrorClass::TlsUnknownAuthority,
-                    cause,
-                });
-            }
+            (_, None) => return Err(Refused::unknown_authority()),
         };
-        let algorithms = self.algorithms.all;
-        let chain = verify_server_cert_signed_by_trust_anchor(
-            &certificate,
-            &authority.roots,
-            intermediates,
-            now,
-            algorithms,
-        );
-        let Err(error) = chain.and_then(|()| verify_server_name(&certificate, name)) else {
-            return Ok(Presented::Verified);
-        };
-        let cause = match error {
-            Error::InvalidCertificate(cause) => cause,
-            _ => CertificateError::ApplicationVerificationFailure,
+        let cause = match self.verify(authority, leaf, intermediates, name, now) {
+            Ok(()) => return Ok(Presented::Verified),
+            Err(Error::InvalidCertificate(cause)) => cause,
+            Err(_) => CertificateError::ApplicationVerificationFailure,
         };
         if authority.issued(leaf, intermediates, &self.algorithms) {
             return Err(Refused {
@@ -139,13 +125,85 @@ impl Verifier {
                 cause,
             });
         }
-        if self.mode == TlsMode::Auto {
-            return Ok(Presented::Foreign(Fingerprint::of(&certificate)));
+        if self.mode != TlsMode::Auto {
+            return Err(Refused::unknown_authority());
         }
-        Err(Refused {
+        // Of a pin only the key counts, so the rest of the certificate may be as old-fashioned as it likes.
+        let key = public_key(leaf).ok_or(Refused {
+            class: ErrorClass::TlsInvalid,
+            cause: CertificateError::BadEncoding,
+        })?;
+        Ok(Presented::Foreign(Fingerprint::of(&key)))
+    }
+
+    fn verify(
+        &self,
+        authority: &Authority,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let certificate = ParsedCertificate::try_from(leaf)?;
+        let algorithms = self.algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &authority.roots,
+            intermediates,
+            now,
+            algorithms,
+        )?;
+        verify_server_name(&certificate, name)
+    }
+}
+
+impl Refused {
+    fn unknown_authority() -> Self {
+        Self {
             class: ErrorClass::TlsUnknownAuthority,
             cause: CertificateError::UnknownIssuer,
-        })
+        }
+    }
+}
+
+/// The public key of a certificate that rustls cannot read: it knows X.509 v3 only, and `openssl x509 -req` and old
+/// tools still write v1.
+fn public_key(certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.public_key().raw.to_vec().into())
+}
+
+/// The signature of a TLS 1.2 handshake by a bare key, as [`verify_tls13_signature_with_raw_key`] does it for 1.3.
+fn verify_tls12_signature_with_raw_key(
+    message: &[u8],
+    key: &SubjectPublicKeyInfoDer<'_>,
+    dss: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let bad = |cause| Error::InvalidCertificate(cause);
+    let (_, key) = SubjectPublicKeyInfo::from_der(key).map_err(|_| bad(CertificateError::BadEncoding))?;
+    let fitting = algorithms
+        .mapping
+        .iter()
+        .filter(|(scheme, _)| *scheme == dss.scheme)
+        .flat_map(|(_, algorithms)| algorithms.iter());
+    for algorithm in fitting {
+        let point = &key.subject_public_key.data;
+        if algorithm
+            .verify_signature(point, message, dss.signature())
+            .is_ok()
+        {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+    }
+    Err(bad(CertificateError::BadSignature))
+}
+
+/// The key of a certificate that rustls cannot read, and nothing for one that it can.
+fn unreadable_key(certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    match ParsedCertificate::try_from(certificate) {
+        Ok(_) => None,
+        Err(_) => public_key(certificate),
     }
 }
 
@@ -208,7 +266,10 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
+        match unreadable_key(cert) {
+            Some(key) => verify_tls12_signature_with_raw_key(message, &key, dss, &self.algorithms),
+            None => verify_tls12_signature(message, cert, dss, &self.algorithms),
+        }
     }
 
     fn verify_tls13_signature(
@@ -217,7 +278,10 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
+        match unreadable_key(cert) {
+            Some(key) => verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms),
+            None => verify_tls13_signature(message, cert, dss, &self.algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

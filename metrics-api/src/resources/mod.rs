@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::{
     quantity::{Cpu, Memory},
+    store::series::Usage,
     time::{GoDuration, UnixMillis},
 };
 
@@ -74,10 +75,14 @@ fn write_time_and_window(object: &mut JsonObject<'_>, time: UnixMillis, window: 
     object.display("window", &GoDuration { millis: window });
 }
 
-fn write_usage(object: &mut JsonObject<'_>, cpu: u64, memory: u64) {
+/// Swap is told where any is used: without it, which is nearly everywhere, answers are those of metrics-server.
+fn write_usage(object: &mut JsonObject<'_>, of: &Usage) {
     object.object("usage", |usage| {
-        usage.display("cpu", &Cpu(cpu));
-        usage.display("memory", &Memory(memory));
+        usage.display("cpu", &Cpu(of.cpu));
+        usage.display("memory", &Memory(of.memory));
+        if let Some(swap) = of.swap.filter(|swap| *swap > 0) {
+            usage.display("swap", &Memory(swap));
+        }
     });
 }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     index::{NodeIndex, NodeInfo},
-    store::{Store, series::Usage},
+    store::{Freshness, Store, series::Usage},
     time::MonotonicClock,
 };
 
@@ -64,7 +64,11 @@ impl Resource for NodeMetrics {
         let usage = store
             .node(&node.name, self.clock.now())
             .ok_or_else(|| Status::not_found(contract::names::METRICS_GROUP, "nodemetrics", key.name))?;
-        visit(&NodeItem { node, usage });
+        visit(&NodeItem {
+            node,
+            usage,
+            freshness: self.store.freshness(),
+        });
         Ok(())
     }
 
@@ -80,7 +84,13 @@ impl Resource for NodeMetrics {
             let Some(usage) = store.node(&node.name, now) else {
                 continue;
             };
-            if visit(&NodeItem { node, usage }).is_break() {
+            if visit(&NodeItem {
+                node,
+                usage,
+                freshness: self.store.freshness(),
+            })
+            .is_break()
+            {
                 break;
             }
         }
@@ -91,6 +101,7 @@ impl Resource for NodeMetrics {
 struct NodeItem<'a> {
     node: &'a NodeInfo,
     usage: &'a Usage,
+    freshness: &'a Freshness,
 }
 
 impl Item for NodeItem<'_> {
@@ -115,8 +126,9 @@ impl Item for NodeItem<'_> {
     }
 
     fn write_fields(&self, object: &mut JsonObject<'_>) {
+        self.freshness.observe(self.usage.time);
         write_time_and_window(object, self.usage.time, self.usage.window);
-        write_usage(object, self.usage.cpu, self.usage.memory);
+        write_usage(object, self.usage);
     }
 
     fn write_protobuf(&self, message: &mut Message<'_>) {
@@ -125,6 +137,7 @@ impl Item for NodeItem<'_> {
     }
 
     fn write_cells(&self, cells: &mut JsonArray<'_>) {
+        self.freshness.observe(self.usage.time);
         write_cells(
             cells,
             self.name(),

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     index::{PodIndex, PodInfo, PodKey},
-    store::{PodUsage, Store},
+    store::{Freshness, PodUsage, Store},
     time::MonotonicClock,
 };
 
@@ -91,6 +91,7 @@ impl Resource for PodMetrics {
             key: &key,
             pod,
             usage,
+            freshness: self.store.freshness(),
         });
         Ok(())
     }
@@ -122,7 +123,14 @@ impl Resource for PodMetrics {
             let Some(usage) = store.newest(key, ids, pod.since(), now) else {
                 continue;
             };
-            if visit(&PodItem { key, pod, usage }).is_break() {
+            if visit(&PodItem {
+                key,
+                pod,
+                usage,
+                freshness: self.store.freshness(),
+            })
+            .is_break()
+            {
                 break;
             }
         }
@@ -148,6 +156,7 @@ struct PodItem<'a> {
     key: &'a PodKey,
     pod: &'a PodInfo,
     usage: PodUsage<'a>,
+    freshness: &'a Freshness,
 }
 
 impl Item for PodItem<'_> {
@@ -172,12 +181,13 @@ impl Item for PodItem<'_> {
     }
 
     fn write_fields(&self, object: &mut JsonObject<'_>) {
+        self.freshness.observe(self.usage.time);
         write_time_and_window(object, self.usage.time, self.usage.window);
         object.array("containers", |containers| {
             for (name, usage) in self.usage.containers() {
                 containers.object(|container| {
                     container.string("name", name);
-                    write_usage(container, usage.cpu, usage.memory);
+                    write_usage(container, usage);
                 });
             }
         });
@@ -194,6 +204,7 @@ impl Item for PodItem<'_> {
     }
 
     fn write_cells(&self, cells: &mut JsonArray<'_>) {
+        self.freshness.observe(self.usage.time);
         let sum = self
             .usage
             .containers()

@@ -2,25 +2,31 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use contract::report::{ErrorClass, NodeError, NodeReport, NodeState, TlsState};
+use contract::report::{ErrorClass, NodeError, NodeReport, NodeState, Source, TlsState};
 use jiff::Timestamp;
 
-use crate::{kubelet::address::Endpoint, names::Name};
+use crate::{kubelet::address::Endpoint, names::Name, time::Monotonic};
 
 /// All nodes, ordered by name.
 #[derive(Debug, Default)]
 pub struct Board {
     entries: Mutex<BTreeMap<Name, Entry>>,
+    /// When the last scrape of any node began, or the first node came.
+    began: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     endpoint: Option<Endpoint>,
     tls: TlsState,
+    source: Option<Source>,
     last_success: Option<Timestamp>,
     last_attempt: Option<Timestamp>,
     latency: Option<Duration>,
@@ -35,6 +41,8 @@ pub struct Attempt {
     pub endpoint: Option<Endpoint>,
     /// How the certificate was judged.
     pub tls: TlsState,
+    /// What was asked for.
+    pub source: Source,
     /// When it ended.
     pub ended: Timestamp,
     /// How long it took.
@@ -58,8 +66,36 @@ pub enum Change {
 
 impl Board {
     /// A node is scraped from now on.
-    pub fn add(&self, node: &Name) {
-        self.entries().entry(Name::clone(node)).or_default();
+    pub fn add(&self, node: &Name, now: Monotonic) {
+        let mut entries = self.entries();
+        if entries.is_empty() {
+            self.began(now);
+        }
+        entries.entry(Name::clone(node)).or_default();
+    }
+
+    /// The scrape of some node begins.
+    pub fn began(&self, now: Monotonic) {
+        self.began.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    /// For how many milliseconds no scrape has begun, where there are nodes to scrape.
+    #[must_use]
+    pub fn idle(&self, now: Monotonic) -> u64 {
+        if self.entries().is_empty() {
+            return 0;
+        }
+        now.since(Monotonic(self.began.load(Ordering::Relaxed)))
+    }
+
+    /// How many nodes fail, of each class.
+    #[must_use]
+    pub fn failing(&self) -> Vec<(ErrorClass, usize)> {
+        let mut counts: BTreeMap<_, _> = ErrorClass::ALL.iter().map(|class| (*class, 0)).collect();
+        for error in self.entries().values().filter_map(|entry| entry.error.as_ref()) {
+            *counts.entry(error.class).or_default() += 1;
+        }
+        counts.into_iter().collect()
     }
 
     /// A node is scraped no more.
@@ -76,6 +112,7 @@ impl Board {
         let Attempt {
             endpoint,
             tls,
+            source,
             ended,
             took,
             error,
@@ -92,6 +129,9 @@ impl Board {
         }
         entry.endpoint = endpoint;
         entry.tls = tls;
+        if error.is_none() || entry.source.is_some() {
+            entry.source = Some(source);
+        }
         entry.last_attempt = Some(ended);
         entry.latency = Some(took);
         entry.error = error;
@@ -147,6 +187,7 @@ impl Entry {
             latency_ms: self
                 .latency
                 .map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+            source: self.source,
             error: self.error.clone(),
         }
     }
@@ -164,6 +205,7 @@ mod tests {
                 port: 10250,
             }),
             tls: TlsState::Verified,
+            source: Source::ResourceMetrics,
             ended: "2026-11-24T05:00:00.25Z".parse().unwrap(),
             took: Duration::from_millis(12),
             error: class.map(|class| NodeError {
@@ -177,7 +219,7 @@ mod tests {
     #[test]
     fn only_a_change_of_class_is_told() {
         let board = Board::default();
-        board.add(&"a".into());
+        board.add(&"a".into(), Monotonic(5));
         let steps = [
             (None, "None"),
             (Some(ErrorClass::Timeout), "Failing"),
@@ -198,18 +240,49 @@ mod tests {
     #[test]
     fn a_node_that_is_gone_leaves_nothing() {
         let board = Board::default();
-        board.add(&"a".into());
+        board.add(&"a".into(), Monotonic(5));
         board.remove("a");
         assert_eq!(board.record("a", attempt(None)), Change::None);
         assert_eq!(board.report(), NodeReport::default());
     }
 
     #[test]
+    fn a_fleet_that_does_nothing_is_seen_once_there_is_a_node() {
+        let board = Board::default();
+        assert_eq!(board.idle(Monotonic(90_000)), 0);
+        board.add(&"a".into(), Monotonic(1_000));
+        assert_eq!(board.idle(Monotonic(90_000)), 89_000);
+        board.began(Monotonic(80_000));
+        board.began(Monotonic(70_000));
+        assert_eq!(board.idle(Monotonic(90_000)), 10_000);
+    }
+
+    #[test]
+    fn nodes_are_counted_by_how_they_fail() {
+        let board = Board::default();
+        for (node, class) in [
+            ("a", Some(ErrorClass::Timeout)),
+            ("b", None),
+            ("c", Some(ErrorClass::Timeout)),
+        ] {
+            board.add(&node.into(), Monotonic(0));
+            board.record(node, attempt(class));
+        }
+        let failing = board.failing();
+        assert_eq!(failing.len(), ErrorClass::ALL.len());
+        assert!(
+            failing
+                .iter()
+                .all(|(class, count)| *count == if *class == ErrorClass::Timeout { 2 } else { 0 })
+        );
+    }
+
+    #[test]
     fn all_nodes_must_be_settled() {
         let board = Board::default();
         assert!(board.is_settled());
-        board.add(&"a".into());
-        board.add(&"b".into());
+        board.add(&"a".into(), Monotonic(5));
+        board.add(&"b".into(), Monotonic(5));
         board.record(
             "a",
             Attempt {
@@ -232,8 +305,8 @@ mod tests {
     #[test]
     fn the_report_is_what_the_contract_says() {
         let board = Board::default();
-        board.add(&"b".into());
-        board.add(&"a".into());
+        board.add(&"b".into(), Monotonic(5));
+        board.add(&"a".into(), Monotonic(5));
         board.record("a", attempt(None));
         board.record("a", attempt(Some(ErrorClass::Timeout)));
         insta::assert_json_snapshot!(board.report(), @r#"
@@ -246,6 +319,7 @@ mod tests {
               "lastSuccess": "2026-11-24T05:00:00.250Z",
               "lastAttempt": "2026-11-24T05:00:00.250Z",
               "latencyMs": 12,
+              "source": "ResourceMetrics",
               "error": {
                 "class": "Timeout",
                 "message": "why"

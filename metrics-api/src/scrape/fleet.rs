@@ -3,40 +3,52 @@
 use std::{
     collections::HashMap,
     fmt,
+    panic::AssertUnwindSafe,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use contract::report::{ErrorClass, NodeError};
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::{
     sync::{Semaphore, watch},
-    time::Instant,
+    time::timeout,
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    board::{Attempt, Board, Change},
-    rhythm::{QUICK_SCRAPES, Rhythm},
+    board::{Attempt, Board},
+    rhythm::{Pace, QUICK_SCRAPES, Rhythm},
+    taken::{Taken, log, take_in},
 };
 use crate::{
-    decode::{Skipped, decode},
     index::{NodeChange, NodeInfo},
     kubelet::{
-        address::{AddressRules, Endpoint},
-        client::{Kept, KubeletClient, RESOURCE_METRICS},
+        address::Endpoint,
+        client::{Answer, Kept},
     },
     metrics::Metrics,
     names::Name,
-    store::Store,
+    store::{Arrival, Store},
     time::{Monotonic, MonotonicClock, UnixMillis},
 };
 
-/// Scrapes at once: what bounds sockets in use and bodies in memory.
+/// First tries at once. A node that takes longer than [`PROMPT`] makes way for the next one.
 const AT_ONCE: usize = 256;
 /// The same for nodes whose last scrape timed out. They wait in a queue of their own, so that any number of hung
 /// kubelets leaves the others on time.
 const HUNG_AT_ONCE: usize = 64;
+/// Scrapes at once that take longer than [`PROMPT`]. With the other two this bounds sockets in use and bodies in
+/// memory.
+const SLOW_AT_ONCE: usize = 2048;
+/// How long a scrape holds up others. Ten times what a busy kubelet takes.
+const PROMPT: Duration = Duration::from_secs(1);
+/// Pause before the task of a node that met a bug starts anew; doubled each time ...
+const RESTART: Duration = Duration::from_secs(1);
+/// ... up to this.
+const LONGEST_RESTART: Duration = Duration::from_mins(5);
 
 /// Asks the kubelet of a node, by whatever way. The rhythm does not depend on it.
 pub trait Ask: Send + Sync + 'static {
@@ -44,34 +56,8 @@ pub trait Ask: Send + Sync + 'static {
     fn ask(&self, kept: &mut Kept, node: &NodeInfo) -> impl Future<Output = Asked> + Send;
 }
 
-/// What was dialled, if there was anything to dial, and the answer's body.
-pub type Asked = (Option<Endpoint>, Result<Vec<u8>, NodeError>);
-
-/// Kubelets at the addresses of their Nodes.
-#[derive(Debug)]
-pub struct Kubelets {
-    /// Asks them.
-    pub client: KubeletClient,
-    /// Which address is dialled.
-    pub addresses: AddressRules,
-}
-
-impl Ask for Kubelets {
-    async fn ask(&self, kept: &mut Kept, node: &NodeInfo) -> Asked {
-        let known = node.addresses.iter().map(|(kind, value)| (&**kind, &**value));
-        match self
-            .addresses
-            .choose(&known, node.kubelet_port.unwrap_or_default())
-        {
-            Ok(endpoint) => {
-                let path = node.metrics_path.as_deref().unwrap_or(RESOURCE_METRICS);
-                let answer = self.client.get(kept, &node.uid, &endpoint, path).await;
-                (Some(endpoint), answer)
-            }
-            Err(error) => (None, Err(error)),
-        }
-    }
-}
+/// What was dialled, if there was anything to dial, and the answer.
+pub type Asked = (Option<Endpoint>, Result<Answer, NodeError>);
 
 /// What all tasks share.
 #[derive(Debug)]
@@ -100,6 +86,7 @@ struct Shared<A> {
     scraper: Scraper<A>,
     prompt: Semaphore,
     hung: Semaphore,
+    slow: Semaphore,
 }
 
 struct Member {
@@ -113,12 +100,12 @@ impl<A: Ask> Fleet<A> {
     /// No nodes yet.
     #[must_use]
     pub fn new(scraper: Scraper<A>) -> Self {
-        let (prompt, hung) = (Semaphore::new(AT_ONCE), Semaphore::new(HUNG_AT_ONCE));
         Self {
             shared: Arc::new(Shared {
                 scraper,
-                prompt,
-                hung,
+                prompt: Semaphore::new(AT_ONCE),
+                hung: Semaphore::new(HUNG_AT_ONCE),
+                slow: Semaphore::new(SLOW_AT_ONCE),
             }),
             nodes: Mutex::default(),
         }
@@ -161,18 +148,17 @@ impl<A: Ask> Fleet<A> {
 
     fn add(&self, node: &Arc<NodeInfo>) {
         let mut nodes = self.nodes();
-        self.shared.scraper.board.add(&node.name);
+        let Scraper { board, clock, .. } = &self.shared.scraper;
+        board.add(&node.name, clock.now());
         let scraped = Arc::new(Mutex::new(true));
         let (sender, receiver) = watch::channel(Arc::clone(node));
-        let work = Task {
-            shared: Arc::clone(&self.shared),
-            rhythm: Rhythm::of(&node.name, self.shared.scraper.resolution),
-            node: receiver,
-            scraped: Arc::clone(&scraped),
-            kept: Kept::default(),
-            scrapes: 0,
-        };
-        let task = AbortOnDropHandle::new(tokio::spawn(work.run(nodes.len())));
+        let work = supervise(
+            Arc::clone(&self.shared),
+            receiver,
+            Arc::clone(&scraped),
+            nodes.len(),
+        );
+        let task = AbortOnDropHandle::new(tokio::spawn(work));
         nodes.insert(
             Name::clone(&node.name),
             Member {
@@ -190,6 +176,37 @@ impl<A> Fleet<A> {
     }
 }
 
+/// Scrapes a node for as long as it is there. What a bug ends is begun anew: the node would be gone for good
+/// otherwise, without a word.
+async fn supervise<A: Ask>(
+    shared: Arc<Shared<A>>,
+    node: watch::Receiver<Arc<NodeInfo>>,
+    scraped: Arc<Mutex<bool>>,
+    others: usize,
+) {
+    let mut pause = RESTART;
+    loop {
+        let task = Task::new(Arc::clone(&shared), node.clone(), Arc::clone(&scraped));
+        let name = Name::clone(&task.node.borrow().name);
+        if AssertUnwindSafe(task.run(others)).catch_unwind().await.is_ok() {
+            return;
+        }
+        let Scraper { store, metrics, .. } = &shared.scraper;
+        metrics.restarted();
+        {
+            // What was half taken in is not answered.
+            let _held = scraped.lock().unwrap_or_else(PoisonError::into_inner);
+            store.remove(&name);
+        }
+        tracing::error!(
+            node = &*name,
+            "a bug ended the scraping of this node; it begins anew in {pause:?}"
+        );
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_RESTART);
+    }
+}
+
 struct Task<A> {
     shared: Arc<Shared<A>>,
     rhythm: Rhythm,
@@ -197,49 +214,93 @@ struct Task<A> {
     /// Whether this node is still scraped. Held while something is taken down, so that nothing is once it is false.
     scraped: Arc<Mutex<bool>>,
     kept: Kept,
+    /// Scrapes since it was new, or came back.
     scrapes: u32,
+    failed: Option<ErrorClass>,
 }
 
 impl<A: Ask> Task<A> {
+    fn new(shared: Arc<Shared<A>>, node: watch::Receiver<Arc<NodeInfo>>, scraped: Arc<Mutex<bool>>) -> Self {
+        let rhythm = Rhythm::of(&node.borrow().name, shared.scraper.resolution);
+        Self {
+            shared,
+            rhythm,
+            node,
+            scraped,
+            kept: Kept::default(),
+            scrapes: 0,
+            failed: None,
+        }
+    }
+
     /// Scrapes until the node is gone, which ends this task at any await.
     async fn run(mut self, others: usize) {
         let clock = self.shared.scraper.clock;
         let mut due = self.rhythm.first(clock.now(), others);
-        let mut failed = None;
+        let mut pace = Pace::Quick;
         loop {
             let wait = Duration::from_millis(due.since(clock.now()));
             tokio::select! {
                 biased;
-                changed = self.node.changed(), if failed.is_some() => {
+                changed = self.node.changed(), if self.failed.is_some() => {
                     if changed.is_err() {
                         return;
                     }
                     // Perhaps that mends it: a node that joins has no address for a moment.
                     self.scrapes = 0;
-                    due = self.rhythm.next(clock.now(), clock.now(), true).min(due);
-                    failed = None;
+                    due = self.rhythm.next(clock.now(), clock.now(), Pace::Quick, pace).min(due);
+                    self.failed = None;
                     continue;
                 }
                 () = tokio::time::sleep(wait) => {}
             }
-            let shared = Arc::clone(&self.shared);
-            let lane = if failed == Some(ErrorClass::Timeout) {
-                &shared.hung
-            } else {
-                &shared.prompt
-            };
-            // The semaphores are never closed.
-            let Ok(_permit) = lane.acquire().await else { return };
             let started = clock.now();
             // Boxed, so that a node between two scrapes takes a pointer and not the room of a TLS handshake.
-            let (class, quick) = Box::pin(self.scrape(due, started)).await;
-            failed = class;
-            due = self.rhythm.next(started, clock.now(), quick);
+            let Some(next) = Box::pin(self.scrape(due)).await else {
+                return;
+            };
+            due = self.rhythm.next(started, clock.now(), next, pace);
+            pace = next;
         }
     }
 
-    /// One scrape. Returns the class of its error and whether the next one should follow quickly.
-    async fn scrape(&mut self, due: Monotonic, started: Monotonic) -> (Option<ErrorClass>, bool) {
+    /// Asks, and makes way for others if that takes long.
+    async fn ask(&mut self, node: &NodeInfo) -> Option<Asked> {
+        let Shared {
+            scraper,
+            prompt,
+            hung,
+            slow,
+        } = &*self.shared;
+        let lane = if self.failed == Some(ErrorClass::Timeout) {
+            hung
+        } else {
+            prompt
+        };
+        // The semaphores are never closed.
+        let permit = lane.acquire().await.ok()?;
+        scraper.board.began(scraper.clock.now());
+        let mut asking = pin!(scraper.kubelets.ask(&mut self.kept, node));
+        if let Ok(asked) = timeout(PROMPT, &mut asking).await {
+            return Some(asked);
+        }
+        drop(permit);
+        let Ok(_permit) = slow.try_acquire() else {
+            let message = format!("no answer within {PROMPT:?}, and {SLOW_AT_ONCE} others are as slow");
+            let class = ErrorClass::Timeout;
+            return Some((None, Err(NodeError { class, message })));
+        };
+        Some(asking.await)
+    }
+
+    /// One scrape. Returns how soon the next one should follow, and nothing when there is none.
+    async fn scrape(&mut self, due: Monotonic) -> Option<Pace> {
+        let node = Arc::clone(&self.node.borrow_and_update());
+        let asked = UnixMillis::from(Timestamp::now());
+        let sent = self.shared.scraper.clock.now();
+        let (endpoint, answer) = self.ask(&node).await?;
+        self.scrapes = self.scrapes.saturating_add(1);
+
         let shared = Arc::clone(&self.shared);
         let Scraper {
             store,
@@ -248,68 +309,55 @@ impl<A: Ask> Task<A> {
             clock,
             ..
         } = &shared.scraper;
-        let node = Arc::clone(&self.node.borrow_and_update());
-        let asked = UnixMillis::from(Timestamp::now());
-        let begun = Instant::now();
-        let (endpoint, answer) = shared.scraper.kubelets.ask(&mut self.kept, &node).await;
-        let took = begun.elapsed();
-        self.scrapes = self.scrapes.saturating_add(1);
-
         let scraped = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
         if !*scraped {
-            return (None, false);
+            return None;
         }
         let arrived = clock.now();
-        let outcome = answer.and_then(|body| take_in(store, &node.name, &body, asked, arrived));
+        let took = Duration::from_millis(arrived.since(sent));
+        let source = self.kept.source();
+        let outcome = answer.and_then(|answer| {
+            let arrival = Arrival {
+                sent,
+                at: arrived,
+                asked,
+                date: answer.date,
+            };
+            take_in(store, metrics, &node.name, (source, &answer.body), &arrival)
+        });
         let has_usage = store.read().node(&node.name, clock.now()).is_some();
-        let quick = outcome.is_ok() && !has_usage && self.scrapes < QUICK_SCRAPES;
-        metrics.observe(&node.name, took, outcome.as_ref());
-        metrics.observe_turn(clock.now().since(due.min(started)));
-        let error = outcome.err();
-        let class = error.as_ref().map(|error| error.class);
+        if self.failed.is_some() && outcome.is_ok() && !has_usage {
+            // It was away for long: two samples are as urgent as for a new one.
+            self.scrapes = 1;
+        }
+        let pace = match &outcome {
+            Ok(_) if !has_usage && self.scrapes < QUICK_SCRAPES => Pace::Quick,
+            Ok(taken) if taken.waiting && has_usage => Pace::Early,
+            _ => Pace::Place,
+        };
+        metrics.observe_turn(clock.now().since(due.min(sent)));
+        let error = match outcome {
+            Ok(Taken { skipped, error, .. }) => {
+                metrics.observe(&node.name, took, Some(&skipped), error.as_ref());
+                error
+            }
+            Err(error) => {
+                metrics.observe(&node.name, took, None, Some(&error));
+                Some(error)
+            }
+        };
+        self.failed = error.as_ref().map(|error| error.class);
         let attempt = Attempt {
             endpoint,
             tls: self.kept.tls,
+            source,
             ended: Timestamp::now(),
             took,
             error,
-            settled: !quick,
+            settled: pace != Pace::Quick,
         };
         log(&node, board.record(&node.name, attempt), self.kept.tls);
-        (class, quick)
-    }
-}
-
-fn take_in(
-    store: &Store,
-    node: &str,
-    body: &[u8],
-    asked: UnixMillis,
-    arrived: Monotonic,
-) -> Result<Skipped, NodeError> {
-    let batch = decode(body, asked).map_err(|error| NodeError {
-        class: ErrorClass::Malformed,
-        message: error.to_string(),
-    })?;
-    store.put(node, &batch, arrived);
-    Ok(batch.skipped)
-}
-
-/// Says what changed, once. Nothing here comes from the kubelet.
-fn log(node: &NodeInfo, change: Change, tls: contract::report::TlsState) {
-    let name = &*node.name;
-    match change {
-        Change::None => {}
-        Change::Failing(NodeError { class, message }) if node.ready => {
-            tracing::warn!(node = name, %class, "node cannot be scraped: {message}");
-        }
-        // Its kubelet is known to be away: no news.
-        Change::Failing(NodeError { class, message }) => {
-            tracing::info!(node = name, %class, "node, which is not ready, cannot be scraped: {message}");
-        }
-        Change::Recovered(class) => {
-            tracing::info!(node = name, was = %class, ?tls, "node can be scraped again");
-        }
+        Some(pace)
     }
 }
 

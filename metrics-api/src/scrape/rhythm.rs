@@ -20,6 +20,22 @@ const SPREAD_A_NODE: u64 = 2;
 /// ... but over no longer than this.
 const LONGEST_SPREAD: u64 = 4_000;
 
+/// Time until a node with new containers is asked again: a first window, and some.
+const EARLY: u64 = 10_000;
+/// After that its place comes again, however near.
+const AFTER_EARLY: u64 = 2_000;
+
+/// How soon a node is asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// When its turn comes.
+    Place,
+    /// Soon: there are new containers on it.
+    Early,
+    /// At once and again: it is new itself.
+    Quick,
+}
+
 /// The rhythm of one node. Times are in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rhythm {
@@ -52,14 +68,23 @@ impl Rhythm {
         Monotonic(now.0 + self.hash % spread)
     }
 
-    /// When to ask next, after a scrape that was started at `started`. `quick` while the node is new.
+    /// When to ask next, after a scrape that was started at `started` and was itself of the pace `last`.
     #[must_use]
-    pub fn next(&self, started: Monotonic, now: Monotonic, quick: bool) -> Monotonic {
-        if quick {
-            return Monotonic((started.0 + QUICK.min(self.resolution)).max(now.0));
+    pub fn next(&self, started: Monotonic, now: Monotonic, pace: Pace, last: Pace) -> Monotonic {
+        match pace {
+            Pace::Quick => Monotonic((started.0 + QUICK.min(self.resolution)).max(now.0)),
+            Pace::Early => Monotonic((started.0 + EARLY).max(now.0)).min(self.place(started, now, last)),
+            Pace::Place => self.place(started, now, last),
         }
+    }
+
+    fn place(&self, started: Monotonic, now: Monotonic, last: Pace) -> Monotonic {
         // At least half a resolution later: a late start, or the end of the quick ones, moves nothing.
-        let earliest = (started.0 + self.resolution / 2).max(now.0);
+        let rest = match last {
+            Pace::Early => AFTER_EARLY.min(self.resolution / 2),
+            Pace::Place | Pace::Quick => self.resolution / 2,
+        };
+        let earliest = (started.0 + rest).max(now.0);
         let since_place = (earliest + self.resolution - self.place) % self.resolution;
         let wait = (self.resolution - since_place) % self.resolution;
         Monotonic(earliest + wait)
@@ -75,12 +100,13 @@ mod tests {
     #[test]
     fn a_node_is_asked_once_a_resolution_at_its_place() {
         let rhythm = Rhythm::of("node-a", RESOLUTION);
-        let mut started = rhythm.next(Monotonic(100_000), Monotonic(100_200), false);
+        let mut started = rhythm.next(Monotonic(100_000), Monotonic(100_200), Pace::Place, Pace::Place);
         for lateness in [0, 30, 7_000, 1_200, 0] {
             let next = rhythm.next(
                 Monotonic(started.0 + lateness),
                 Monotonic(started.0 + lateness + 100),
-                false,
+                Pace::Place,
+                Pace::Place,
             );
             assert_eq!(next.since(started), 15_000, "{lateness}");
             started = next;
@@ -90,8 +116,8 @@ mod tests {
     #[test]
     fn a_scrape_that_takes_too_long_skips_places_instead_of_piling_up() {
         let rhythm = Rhythm::of("node-a", RESOLUTION);
-        let place = rhythm.next(Monotonic(100_000), Monotonic(100_000), false);
-        let next = rhythm.next(place, Monotonic(place.0 + 31_000), false);
+        let place = rhythm.next(Monotonic(100_000), Monotonic(100_000), Pace::Place, Pace::Place);
+        let next = rhythm.next(place, Monotonic(place.0 + 31_000), Pace::Place, Pace::Place);
         assert_eq!(next.since(place), 45_000);
     }
 
@@ -99,13 +125,28 @@ mod tests {
     fn quick_scrapes_come_every_five_seconds_and_never_in_the_past() {
         let rhythm = Rhythm::of("node-a", RESOLUTION);
         assert_eq!(
-            rhythm.next(Monotonic(1_000), Monotonic(1_100), true),
+            rhythm.next(Monotonic(1_000), Monotonic(1_100), Pace::Quick, Pace::Quick),
             Monotonic(6_000)
         );
         assert_eq!(
-            rhythm.next(Monotonic(1_000), Monotonic(11_000), true),
+            rhythm.next(Monotonic(1_000), Monotonic(11_000), Pace::Quick, Pace::Quick),
             Monotonic(11_000)
         );
+    }
+
+    #[test]
+    fn new_containers_bring_a_scrape_forward_and_leave_the_place_as_it_is() {
+        let minute = Rhythm::of("node-a", Duration::from_mins(1));
+        let place = minute.next(Monotonic(100_000), Monotonic(100_000), Pace::Place, Pace::Place);
+        let early = minute.next(place, Monotonic(place.0 + 50), Pace::Early, Pace::Place);
+        assert_eq!(early.since(place), 10_000);
+        let next = minute.next(early, Monotonic(early.0 + 50), Pace::Place, Pace::Early);
+        assert_eq!(next.since(place), 60_000);
+        // Where the place is nearer than that, it is the place.
+        let rhythm = Rhythm::of("node-a", RESOLUTION);
+        let place = rhythm.next(Monotonic(100_000), Monotonic(100_000), Pace::Place, Pace::Place);
+        let near = Monotonic(place.0 - 8_000);
+        assert_eq!(rhythm.next(near, near, Pace::Early, Pace::Place), place);
     }
 
     #[test]
@@ -124,7 +165,7 @@ mod tests {
             name in "[a-z]{1,8}", started in 0_u64..10_000_000, took in 0_u64..12_000, resolution in 10_u64..120,
         ) {
             let rhythm = Rhythm::of(&name, Duration::from_secs(resolution));
-            let next = rhythm.next(Monotonic(started), Monotonic(started + took), false);
+            let next = rhythm.next(Monotonic(started), Monotonic(started + took), Pace::Place, Pace::Place);
             proptest::prop_assert!(next.0 >= started + took);
             proptest::prop_assert!(next.0 - started >= resolution * 500);
             proptest::prop_assert!(next.0 < started + took.max(resolution * 500) + resolution * 1000);

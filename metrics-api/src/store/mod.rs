@@ -6,6 +6,8 @@
 //! allocates nothing for what is known. Beside the entries stands one ordered set of all pods, which changes only when
 //! pods come and go.
 
+mod clock;
+mod freshness;
 pub mod series;
 mod view;
 
@@ -20,7 +22,10 @@ use crate::{
     names::{Name, Names},
     time::{Monotonic, UnixMillis},
 };
-use series::{Reading, Rules, Series};
+pub use clock::Arrival;
+use clock::NodeClock;
+pub use freshness::{Ages, Freshness};
+use series::{Clock, Reading, Rules, Series};
 pub(crate) use view::{PodUsage, View};
 
 /// Usages of all nodes and containers.
@@ -29,6 +34,7 @@ pub struct Store {
     rules: Rules,
     names: Names,
     inner: RwLock<Inner>,
+    freshness: Freshness,
 }
 
 /// A node's place in [`Inner::entries`].
@@ -49,6 +55,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Entry {
     node: Series,
+    clock: NodeClock,
     /// Ordered by key.
     pods: Vec<Pod>,
 }
@@ -65,9 +72,14 @@ struct Pod {
 struct Container {
     name: Name,
     series: Series,
+    /// When an answer first held it.
+    since: Monotonic,
     /// When an answer last held it.
     seen: Monotonic,
 }
+
+/// For how long a container without a usage is one to come back for early: the longest that two samples take.
+const NEW: u64 = 25_000;
 
 /// How many usages there are to answer with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,11 +98,20 @@ impl Store {
             rules,
             names,
             inner: RwLock::default(),
+            freshness: Freshness::default(),
         }
     }
 
-    /// Takes in the answer of `node`'s kubelet that arrived at `at`.
-    pub fn put(&self, node: &str, batch: &Batch<'_>, at: Monotonic) {
+    /// Counts how old the usages are that are answered.
+    #[must_use]
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    /// Takes in the answer of `node`'s kubelet. Returns whether there are containers that a second sample would soon
+    /// make a usage of.
+    pub fn put(&self, node: &str, batch: &Batch<'_>, arrival: impl Into<Arrival>) -> bool {
+        let arrival = arrival.into();
         let mut inner = self.write();
         let id = match inner.ids.get(node) {
             Some(id) => *id,
@@ -98,15 +119,30 @@ impl Store {
         };
         let Inner { entries, pods, .. } = &mut *inner;
         let Some(entry) = entries.get_mut(id as usize).and_then(Option::as_mut) else {
-            return;
+            return false;
+        };
+        if entry.clock.observe(&arrival, batch.untimed) {
+            entry.forget_baselines();
+        }
+        let taking = Taking {
+            complete: batch.complete,
+            at: arrival.at,
+            clock: entry.clock.of(&arrival, batch.untimed),
+            rules: self.rules,
+            names: &self.names,
         };
         if let Some(reading) = Reading::of(batch.node) {
-            entry.node.observe(&reading, at, self.rules);
+            entry
+                .node
+                .observe(&reading, taking.at, taking.clock, taking.rules);
         }
-        entry.merge(batch, at, self.rules, &self.names, &mut |change| match change {
+        entry.merge(batch, &taking, &mut |change| match change {
             Change::Came(key) => drop(pods.insert((key.clone(), id))),
             Change::Went(key) => drop(pods.remove(&(key.clone(), id))),
         });
+        entry
+            .containers()
+            .any(|container| container.series.usage().is_none() && arrival.at.since(container.since) < NEW)
     }
 
     /// Forgets a node and what its kubelet reported. The caller no longer puts in answers of it.
@@ -129,13 +165,7 @@ impl Store {
         let mut entries = view.inner.entries.iter().flatten();
         let fresh = |series: &Series| view.fresh(series, now).is_some();
         entries.clone().any(|entry| fresh(&entry.node))
-            && entries.any(|entry| {
-                entry
-                    .pods
-                    .iter()
-                    .flat_map(|pod| &pod.containers)
-                    .any(|c| fresh(&c.series))
-            })
+            && entries.any(|entry| entry.containers().any(|c| fresh(&c.series)))
     }
 
     /// How many usages there are to answer with.
@@ -146,12 +176,7 @@ impl Store {
         let mut points = Points::default();
         for entry in view.inner.entries.iter().flatten() {
             points.nodes += fresh(&entry.node);
-            points.containers += entry
-                .pods
-                .iter()
-                .flat_map(|pod| &pod.containers)
-                .map(|c| fresh(&c.series))
-                .sum::<usize>();
+            points.containers += entry.containers().map(|c| fresh(&c.series)).sum::<usize>();
         }
         points
     }
@@ -191,20 +216,19 @@ enum Change<'a> {
 }
 
 impl Entry {
+    fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.pods.iter().flat_map(|pod| &pod.containers)
+    }
+
+    /// The node's clock was set.
+    fn forget_baselines(&mut self) {
+        self.node.forget_baseline();
+        let containers = self.pods.iter_mut().flat_map(|pod| &mut pod.containers);
+        containers.for_each(|container| container.series.forget_baseline());
+    }
+
     /// Takes in what an answer says of pods. Both sides are ordered by the same key.
-    fn merge(
-        &mut self,
-        batch: &Batch<'_>,
-        at: Monotonic,
-        rules: Rules,
-        names: &Names,
-        changed: &mut dyn FnMut(Change<'_>),
-    ) {
-        let unseen = Unseen {
-            complete: batch.complete,
-            at,
-            rules,
-        };
+    fn merge(&mut self, batch: &Batch<'_>, taking: &Taking<'_>, changed: &mut dyn FnMut(Change<'_>)) {
         let mut gone = false;
         let mut came = Vec::new();
         let mut known = self.pods.iter_mut().peekable();
@@ -213,27 +237,27 @@ impl Entry {
                 continue;
             };
             while let Some(pod) = known.next_if(|pod| pod.key.as_strs() < key) {
-                unseen.drop_from(&mut pod.containers);
+                taking.drop_from(&mut pod.containers);
                 gone |= pod.containers.is_empty();
             }
             if let Some(pod) = known.next_if(|pod| pod.key.as_strs() == key) {
-                pod.merge(group, &unseen, names);
+                pod.merge(group, taking);
             } else {
                 let key = PodKey {
-                    namespace: names.intern(key.0),
-                    name: names.intern(key.1),
+                    namespace: taking.names.intern(key.0),
+                    name: taking.names.intern(key.1),
                 };
                 changed(Change::Came(&key));
                 let mut pod = Pod {
                     key,
                     containers: Vec::with_capacity(group.len()),
                 };
-                pod.merge(group, &unseen, names);
+                pod.merge(group, taking);
                 came.push(pod);
             }
         }
         for pod in known {
-            unseen.drop_from(&mut pod.containers);
+            taking.drop_from(&mut pod.containers);
             gone |= pod.containers.is_empty();
         }
         if gone {
@@ -254,7 +278,7 @@ impl Entry {
 
 impl Pod {
     /// Takes in the containers that an answer names, which are at least one.
-    fn merge(&mut self, group: &[decode::Container<'_>], unseen: &Unseen, names: &Names) {
+    fn merge(&mut self, group: &[decode::Container<'_>], taking: &Taking<'_>) {
         for told in group {
             let at = match self
                 .containers
@@ -262,13 +286,14 @@ impl Pod {
             {
                 Ok(at) => at,
                 Err(at) => {
-                    let name = names.intern(&told.name);
+                    let name = taking.names.intern(&told.name);
                     self.containers.insert(
                         at,
                         Container {
                             name,
                             series: Series::default(),
-                            seen: unseen.at,
+                            since: taking.at,
+                            seen: taking.at,
                         },
                     );
                     at
@@ -277,12 +302,13 @@ impl Pod {
             let Some(container) = self.containers.get_mut(at) else {
                 continue;
             };
-            container.seen = unseen.at;
+            container.seen = taking.at;
             if let Some(reading) = Reading::of(told.parts) {
-                container.series.observe(&reading, unseen.at, unseen.rules);
+                let Taking { at, clock, rules, .. } = *taking;
+                container.series.observe(&reading, at, clock, rules);
             }
         }
-        unseen.drop_from(&mut self.containers);
+        taking.drop_from(&mut self.containers);
     }
 
     /// When its newest container started.
@@ -294,17 +320,20 @@ impl Pod {
     }
 }
 
-/// What becomes of containers that an answer does not name.
-struct Unseen {
-    /// The answer names all that run.
+/// How one answer is taken in.
+struct Taking<'a> {
+    /// It names all containers that run.
     complete: bool,
     /// When it arrived.
     at: Monotonic,
+    /// How its samples compare with those before.
+    clock: Clock,
     rules: Rules,
+    names: &'a Names,
 }
 
-impl Unseen {
-    /// A complete answer says that they run no longer. After an incomplete one they stay for as long as a usage does.
+impl Taking<'_> {
+    /// What becomes of containers that the answer does not name. A complete answer says that they run no longer. After an incomplete one they stay for as long as a usage does.
     fn drop_from(&self, containers: &mut Vec<Container>) {
         let keep = if self.complete { 0 } else { self.rules.keep() };
         containers.retain(|container| self.at.since(container.seen) <= keep);
@@ -313,3 +342,5 @@ impl Unseen {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod truth;

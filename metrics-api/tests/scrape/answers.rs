@@ -5,9 +5,11 @@ use std::{sync::Arc, time::Duration};
 use contract::report::{ErrorClass, TlsState};
 use metrics_api::{
     kubelet::{
+        address::{Endpoint, Guard, Host},
         client::{Kept, KubeletClient, KubeletOptions, RESOURCE_METRICS},
         tls::TlsMode,
     },
+    time::UnixMillis,
     token::{TokenSource, Tokens},
 };
 use tokio::net::TcpListener;
@@ -33,7 +35,8 @@ async fn a_good_answer_arrives_whole_and_the_connection_is_kept() {
             .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
             .await
             .unwrap();
-        assert_eq!(body, METRICS);
+        assert_eq!(body.body, METRICS);
+        assert_eq!(body.date, Some(UnixMillis(1_795_452_103_000)));
     }
     assert_eq!(kubelet.connections(), 1);
     assert_eq!(kept.tls, TlsState::Verified);
@@ -196,4 +199,116 @@ async fn a_node_that_moved_is_dialled_anew() {
         .await
         .unwrap();
     assert_eq!((first.seen().len(), second.seen().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_died_silently_leaves_time_for_a_new_one() {
+    let (authority, kubelet) = kubelet().await;
+    let options = KubeletOptions {
+        timeout: Duration::from_secs(6),
+        ..options(TlsMode::Verify, &authority)
+    };
+    let (client, mut kept) = (KubeletClient::new(options, provider()), Kept::default());
+    client
+        .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap();
+    kubelet.go_deaf();
+    let begun = std::time::Instant::now();
+    client
+        .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(kubelet.connections(), 2);
+}
+
+#[tokio::test]
+async fn names_are_judged_by_what_they_resolve_to() {
+    let (authority, kubelet) = kubelet().await;
+    let guarded = |guard| {
+        let options = KubeletOptions {
+            guard,
+            ..options(TlsMode::Insecure, &authority)
+        };
+        KubeletClient::new(options, provider())
+    };
+    let port = kubelet.endpoint.port;
+    let named = |name: &str| Endpoint {
+        host: Host::Name(name.into()),
+        port,
+    };
+    let loopback = Guard {
+        loopback: true,
+        ..Guard::default()
+    };
+    let api_server = Guard {
+        api_servers: vec![(Host::from("localhost"), port)],
+        ..loopback.clone()
+    };
+    for (guard, name, expected) in [
+        (Guard::default(), "localhost", Err(ErrorClass::NoAddress)),
+        (api_server.clone(), "localhost", Err(ErrorClass::NoAddress)),
+        (loopback.clone(), "localhost", Ok(())),
+    ] {
+        let asked = guarded(guard)
+            .get(&mut Kept::default(), UID, &named(name), RESOURCE_METRICS)
+            .await;
+        let asked = asked.map(drop).map_err(|error| error.class);
+        assert_eq!(asked, expected, "{name}");
+    }
+    for (guard, expected) in [
+        (Guard::default(), ErrorClass::NoAddress),
+        (api_server, ErrorClass::NoAddress),
+    ] {
+        let error = guarded(guard)
+            .get(&mut Kept::default(), UID, &kubelet.endpoint, RESOURCE_METRICS)
+            .await
+            .unwrap_err();
+        assert_eq!(error.class, expected, "an address as such is no better");
+    }
+    assert_eq!(kubelet.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn all_large_answers_together_have_a_limit() {
+    const MANY: usize = 8;
+    const LARGE: usize = 300 * 1024;
+    let authority = pki::Authority::new("cluster");
+    let options = KubeletOptions {
+        room: 1024 * 1024,
+        ..options(TlsMode::Insecure, &authority)
+    };
+    let client = Arc::new(KubeletClient::new(options, provider()));
+    let (mut kubelets, mut tasks) = (Vec::new(), tokio::task::JoinSet::new());
+    let held = Arc::new(tokio::sync::Barrier::new(MANY));
+    for _ in 0..MANY {
+        let (client, held) = (Arc::clone(&client), Arc::clone(&held));
+        let kubelet = FakeKubelet::start(&authority.leaf(|_| {})).await;
+        kubelet.answer(Answer::Full(200, vec![b'a'; LARGE]));
+        let endpoint = kubelet.endpoint.clone();
+        kubelets.push(kubelet);
+        tasks.spawn(async move {
+            let answer = client
+                .get(&mut Kept::default(), UID, &endpoint, RESOURCE_METRICS)
+                .await;
+            // Nobody gives room back before all have asked for it.
+            held.wait().await;
+            answer.map(drop).map_err(|error| error.class)
+        });
+    }
+    let all = tasks.join_all().await;
+    let refused = all.iter().filter(|answer| answer.is_err()).count();
+    assert!(
+        all.iter()
+            .all(|answer| matches!(answer, Ok(()) | Err(ErrorClass::TooLarge)))
+    );
+    // Each takes a share of 236 KiB to twice that.
+    assert!((MANY - 4..MANY).contains(&refused), "{refused}");
+    let kubelet = FakeKubelet::start(&authority.leaf(|_| {})).await;
+    kubelet.answer(Answer::Full(200, vec![b'a'; LARGE]));
+    client
+        .get(&mut Kept::default(), UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await
+        .expect("the room is given back");
 }

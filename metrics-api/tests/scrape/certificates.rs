@@ -1,11 +1,15 @@
 //! Which certificates pass, and what is remembered of them.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use contract::report::{ErrorClass, TlsState};
 use metrics_api::kubelet::{
     authority,
     client::{Kept, KubeletClient, KubeletOptions, RESOURCE_METRICS},
+    identity::{self, ClientCertificate},
     tls::TlsMode,
 };
 
@@ -310,4 +314,108 @@ async fn a_file_of_authorities_must_hold_one() {
     std::fs::write(file.path(), Authority::new("cluster").pem()).unwrap();
     authority::watch_file(file.path().to_owned()).await.unwrap();
     assert!(authority::Authority::from_pem(pki::pem(&b"rubbish".to_vec().into()).as_bytes(), "x").is_err());
+}
+
+#[tokio::test]
+async fn a_certificate_of_version_1_is_as_good_as_its_key() {
+    let (cluster, api) = (Authority::new("cluster"), FakeApi::default());
+    let own = self_signed(|_| {});
+    let (shown, other) = (own.as_version_1(), self_signed(|_| {}).as_version_1());
+    let (insecure, verify, auto) = (
+        client(TlsMode::Insecure, &cluster),
+        client(TlsMode::Verify, &cluster),
+        auto(&cluster, &api),
+    );
+    let table = [
+        (&insecure, &shown, Ok(TlsState::Insecure)),
+        (&verify, &shown, Err(ErrorClass::TlsUnknownAuthority)),
+        (&auto, &shown, Ok(TlsState::Pinned)),
+        // Only the key counts, in whatever certificate it comes.
+        (&auto, &own, Ok(TlsState::Pinned)),
+        (&auto, &other, Err(ErrorClass::TlsKeyChanged)),
+    ];
+    for (client, identity, expected) in table {
+        for kubelet in [
+            FakeKubelet::start(identity).await,
+            FakeKubelet::old(identity).await,
+        ] {
+            let seen = expected.is_ok();
+            assert_eq!(meet_at(client, &kubelet).await, (expected, seen));
+        }
+    }
+    // Whoever shows it must have the key, in either version of TLS.
+    for impostor in [
+        FakeKubelet::impostor(&shown, &self_signed(|_| {})).await,
+        FakeKubelet::old_impostor(&shown, &self_signed(|_| {})).await,
+    ] {
+        for client in [&insecure, &auto] {
+            let answer = client
+                .get(&mut Kept::default(), UID, &impostor.endpoint, RESOURCE_METRICS)
+                .await;
+            assert_eq!(answer.unwrap_err().class, ErrorClass::TlsHandshake);
+        }
+        assert_eq!(impostor.seen(), []);
+    }
+}
+
+/// A certificate and its key as files.
+fn write(directory: &Path, identity: &Identity) -> (PathBuf, PathBuf) {
+    let (certificate, key) = (directory.join("tls.crt"), directory.join("tls.key"));
+    std::fs::write(&certificate, pki::pem(&identity.chain[0])).unwrap();
+    std::fs::write(&key, pki::key_pem(identity)).unwrap();
+    (certificate, key)
+}
+
+#[tokio::test]
+async fn a_client_certificate_must_fit_its_key_and_is_read_again() {
+    let authority = Authority::new("clients");
+    let (first, second) = (authority.leaf(for_clients), authority.leaf(for_clients));
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key) = write(directory.path(), &first);
+    std::fs::write(&key, pki::key_pem(&second)).unwrap();
+    let error = identity::watch_files(certificate.clone(), key.clone(), provider())
+        .await
+        .unwrap_err()
+        .to_string();
+    for part in ["tls.crt", "tls.key", "do not belong together"] {
+        assert!(error.contains(part), "{error}");
+    }
+    std::fs::write(&key, pki::key_pem(&first)).unwrap();
+    tokio::time::pause();
+    let mut watched = identity::watch_files(certificate, key, provider()).await.unwrap();
+    assert_eq!(watched.borrow().chain, first.chain);
+    write(directory.path(), &second);
+    watched.changed().await.unwrap();
+    assert_eq!(watched.borrow().chain, second.chain);
+}
+
+#[tokio::test]
+async fn a_new_client_certificate_is_shown_at_the_next_scrape() {
+    let (cluster, clients) = (Authority::new("cluster"), Authority::new("clients"));
+    let kubelet = FakeKubelet::start(&cluster.leaf(|_| {})).await;
+    let certificate = |identity: &Identity| {
+        Arc::new(ClientCertificate {
+            chain: identity.chain.clone(),
+            key: identity.private_key(),
+        })
+    };
+    let (sender, receiver) = tokio::sync::watch::channel(certificate(&clients.leaf(for_clients)));
+    let client = KubeletClient::new(
+        KubeletOptions {
+            identity: Some(receiver),
+            ..options(TlsMode::Verify, &cluster)
+        },
+        provider(),
+    );
+    let mut kept = Kept::default();
+    for connections in [1, 1, 2] {
+        if connections == 2 {
+            sender.send_replace(certificate(&clients.leaf(for_clients)));
+        }
+        client
+            .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+            .await
+            .unwrap();
+        assert_eq!(kubelet.connections(), connections);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -29,6 +30,8 @@ use tokio::time::{Instant, sleep};
 
 const RESOLUTION: Duration = Duration::from_secs(15);
 
+/// A body, by the second in which it is asked for.
+type Body = fn(u64) -> String;
 /// One scrape, from when to when.
 type Scrape = (Duration, Duration);
 
@@ -40,6 +43,10 @@ struct Script {
     began: Instant,
     slow: Mutex<HashMap<String, Duration>>,
     failing: Mutex<HashMap<String, ErrorClass>>,
+    /// Answered instead of the node's own series.
+    bodies: Mutex<HashMap<String, Body>>,
+    /// Ends the task of the node, so many times.
+    panics: Mutex<HashMap<String, usize>>,
     scrapes: Mutex<HashMap<String, Vec<Scrape>>>,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
@@ -62,6 +69,17 @@ impl Ask for Scripted {
             .entry(node.name.to_string())
             .or_default()
             .push(scrape);
+        let panics = script
+            .panics
+            .lock()
+            .unwrap()
+            .get_mut(&*node.name)
+            .is_some_and(|left| {
+                let panics = *left > 0;
+                *left = left.saturating_sub(1);
+                panics
+            });
+        assert!(!panics, "the bug of this test");
         if let Some(class) = script.failing.lock().unwrap().get(&*node.name) {
             return (
                 None,
@@ -71,13 +89,17 @@ impl Ask for Scripted {
                 }),
             );
         }
+        let body = script.bodies.lock().unwrap().get(&*node.name).copied();
+        if let Some(body) = body {
+            return (None, Ok(body(begun.as_secs()).into_bytes().into()));
+        }
         // Samples of every whole ten seconds, on a node that uses one core.
         let sample = begun.as_secs() / 10 * 10;
         let (node_cpu, millis) = (1000 + sample, 1_800_000_000_000 + sample * 1000);
         let body = format!(
             "node_cpu_usage_seconds_total {node_cpu} {millis}\nnode_memory_working_set_bytes 1e9 {millis}\n"
         );
-        (None, Ok(body.into_bytes()))
+        (None, Ok(body.into_bytes().into()))
     }
 }
 
@@ -97,6 +119,8 @@ impl Setup {
             began: Instant::now(),
             slow: Mutex::default(),
             failing: Mutex::default(),
+            bodies: Mutex::default(),
+            panics: Mutex::default(),
             scrapes: Mutex::default(),
             at_once: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
@@ -226,11 +250,140 @@ async fn any_number_of_hung_nodes_leaves_the_others_on_time() {
     let before = setup.scrapes("well").len();
     seconds(300).await;
     assert_eq!(setup.scrapes("well").len() - before, 20);
-    assert!(setup.kubelets.0.most_at_once.load(Ordering::SeqCst) <= 256 + 64);
+    assert!(setup.kubelets.0.most_at_once.load(Ordering::SeqCst) <= 256 + 64 + 2048);
     let tried = (0..600)
         .filter(|i| setup.scrapes(&format!("hung-{i}")).len() > 1)
         .count();
     assert_eq!(tried, 600, "each of them is tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_many_nodes_begin_to_hang_at_once_the_others_stay_on_time() {
+    const NODES: usize = 5000;
+    const HUNG: usize = 2000;
+    let setup = Setup::new();
+    let name = |i: usize| format!("node-{i}");
+    for i in 0..NODES {
+        setup.add(&name(i));
+    }
+    seconds(60).await;
+    for i in 0..HUNG {
+        setup.slow(&name(i), 10);
+        setup.fail(&name(i), Some(ErrorClass::Timeout));
+    }
+    seconds(120).await;
+    let end = setup.kubelets.0.began.elapsed();
+    for i in HUNG..NODES {
+        let scrapes = setup.scrapes(&name(i));
+        let ends = scrapes
+            .iter()
+            .map(|(_, ended)| *ended)
+            .filter(|ended| *ended >= Duration::from_secs(30))
+            .chain([end]);
+        let ends: Vec<_> = ends.collect();
+        assert!(
+            ends.windows(2)
+                .all(|pair| pair[1].abs_diff(pair[0]) <= 2 * RESOLUTION),
+            "{ends:?}"
+        );
+    }
+    for i in 0..HUNG {
+        setup.fail(&name(i), None);
+        setup.kubelets.0.slow.lock().unwrap().clear();
+    }
+    seconds(90).await;
+    assert_eq!(setup.usages(), NODES, "all of them are back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bug_costs_its_node_a_pause_and_nothing_else() {
+    let setup = Setup::new();
+    setup
+        .kubelets
+        .0
+        .panics
+        .lock()
+        .unwrap()
+        .insert("node-a".to_owned(), 3);
+    setup.add("node-a");
+    setup.add("node-b");
+    seconds(60).await;
+    assert_eq!(setup.usages(), 2);
+    let begun: Vec<_> = setup
+        .scrapes("node-a")
+        .iter()
+        .map(|(begun, _)| begun.as_secs())
+        .collect();
+    assert!(begun.starts_with(&[0, 1, 3, 7]), "{begun:?}");
+    setup.fleet.remove("node-a");
+    seconds(60).await;
+    assert_eq!(setup.usages(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_has_a_usage_as_soon_as_a_new_one() {
+    let setup = Setup::new();
+    setup.add("node-a");
+    seconds(30).await;
+    setup.fail("node-a", Some(ErrorClass::Unreachable));
+    seconds(300).await;
+    assert_eq!(setup.usages(), 0);
+    setup.fail("node-a", None);
+    let before = setup.scrapes("node-a").len();
+    while setup.scrapes("node-a").len() == before {
+        sleep(Duration::from_millis(100)).await;
+    }
+    seconds(16).await;
+    assert_eq!(setup.usages(), 1);
+    let scrapes = setup.scrapes("node-a").len() - before;
+    assert!(scrapes <= 5, "{scrapes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_kubelet_could_collect_is_answered_and_its_error_told() {
+    let setup = Setup::new();
+    setup.kubelets.0.bodies.lock().unwrap().insert("node-a".to_owned(), |now| {
+        let millis = 1_800_000_000_000 + now * 1000;
+        format!(
+            "node_cpu_usage_seconds_total {now} {millis}\nnode_memory_working_set_bytes 1e9 {millis}\nresource_scrape_error 1\n"
+        )
+    });
+    setup.add("node-a");
+    seconds(40).await;
+    assert_eq!(setup.usages(), 1);
+    let error = setup.board.report().nodes[0].error.clone().unwrap();
+    assert_eq!(error.class, ErrorClass::KubeletError);
+    assert!(setup.board.is_settled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_containers_bring_the_next_scrape_forward() {
+    let setup = Setup::new();
+    setup.kubelets.0.bodies.lock().unwrap().insert("node-a".to_owned(), |now| {
+        let millis = 1_800_000_000_000 + now * 1000;
+        let mut text = format!(
+            "node_cpu_usage_seconds_total {now} {millis}\nnode_memory_working_set_bytes 1e9 {millis}\n"
+        );
+        for container in if now > 100 { ["old", "new"].iter() } else { ["old"].iter() } {
+            let labels = format!("{{container=\"{container}\",namespace=\"n\",pod=\"{container}\"}}");
+            let _ = write!(
+                text,
+                "container_cpu_usage_seconds_total{labels} {now} {millis}\ncontainer_memory_working_set_bytes{labels} 1 {millis}\n"
+            );
+        }
+        text
+    });
+    setup.add("node-a");
+    seconds(100).await;
+    let before = setup.scrapes("node-a").len();
+    seconds(100).await;
+    let begun: Vec<_> = setup.scrapes("node-a").split_off(before);
+    let gaps: Vec<_> = begun
+        .windows(2)
+        .map(|pair| pair[1].0.abs_diff(pair[0].0).as_secs_f64().round())
+        .collect();
+    assert!(gaps.starts_with(&[10.0, 5.0, 15.0, 15.0]), "{gaps:?}");
+    assert_eq!(setup.store.points(setup.clock.now()).containers, 2);
 }
 
 #[tokio::test(start_paused = true)]

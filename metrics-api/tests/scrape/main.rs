@@ -3,11 +3,15 @@
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod certificates;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
 mod records;
+#[cfg(test)]
+mod sources;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -239,3 +239,21 @@ async fn a_node_that_joins_while_records_are_pruned_keeps_its_own() {
     assert_eq!(prune(&records, &[&uids[1]]).await, Ok(1));
     assert_eq!(api.records().into_keys().collect::<Vec<_>>(), [uids[1].clone()]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_known_as_verified_is_not_read_again() {
+    let api = FakeApi::default();
+    let records = Records::new(api.config_maps());
+    settle(&records, UID, &Presented::Verified).await.unwrap();
+    let reads = api.reads();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_mins(5)).await;
+        settle(&records, UID, &Presented::Verified).await.unwrap();
+    }
+    assert_eq!(api.reads(), reads);
+    assert_eq!(
+        settle(&records, UID, &key("a")).await,
+        Err(ErrorClass::TlsDowngrade)
+    );
+    assert!(api.reads() > reads, "a refusal is never based on memory");
+}

@@ -74,18 +74,23 @@ async fn a_refused_token_is_replaced_once_unless_it_is_new() {
     let tokens = requested(&api);
     let first = tokens.get().await.unwrap();
     assert!(
-        tokens.newer_than(&first).await.is_none(),
+        tokens.newer_than(&first, true).await.is_none(),
         "a kubelet that refuses all tokens costs nothing"
     );
     sleep(Duration::from_mins(1)).await;
-    let second = tokens.newer_than(&first).await.unwrap();
+    let second = tokens.newer_than(&first, true).await.unwrap();
     assert_eq!(second.header(), "Bearer token-2");
     assert_eq!(
-        tokens.newer_than(&first).await.unwrap().header(),
+        tokens.newer_than(&first, true).await.unwrap().header(),
         "Bearer token-2",
         "the next one gets the same"
     );
-    assert!(tokens.newer_than(&second).await.is_none());
+    assert!(tokens.newer_than(&second, true).await.is_none());
+    sleep(Duration::from_mins(1)).await;
+    assert!(
+        tokens.newer_than(&second, false).await.is_none(),
+        "only if it may"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,6 +141,39 @@ async fn a_kubelet_that_forgot_a_token_gets_a_newer_one_at_once() {
         .await
         .unwrap_err();
     assert_eq!(error.class, ErrorClass::Unauthorized);
+}
+
+#[tokio::test]
+async fn a_kubelet_that_refuses_every_token_costs_one_request_in_ten_minutes() {
+    let (api, authority) = (FakeApi::default(), Authority::new("cluster"));
+    api.set_token_life(6000);
+    let kubelet = FakeKubelet::start(&authority.leaf(|_| {})).await;
+    kubelet.answer(Answer::For("none"));
+    let tokens = requested(&api);
+    let client = KubeletClient::new(
+        KubeletOptions {
+            tokens: Some(tokens.clone()),
+            ..options(TlsMode::Verify, &authority)
+        },
+        provider(),
+    );
+    let mut kept = Kept::default();
+    // Each step: minutes that pass, and the token that is at hand after the kubelet has refused it again.
+    for (minutes, token) in [(0, 1), (1, 2), (1, 2), (5, 2), (5, 3), (1, 3)] {
+        pause();
+        advance(Duration::from_mins(minutes)).await;
+        resume();
+        let error = client
+            .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+            .await
+            .unwrap_err();
+        assert_eq!(error.class, ErrorClass::Unauthorized);
+        assert_eq!(
+            current(&tokens).await.unwrap(),
+            format!("Bearer token-{token}"),
+            "{minutes}"
+        );
+    }
 }
 
 #[test]

@@ -250,6 +250,11 @@ fn kubelet(class: ErrorClass) -> (&'static str, &'static str) {
             "The kubelets answer 403: the ServiceAccount metrics-api-kubelet may not get nodes/metrics.",
             "The operator keeps the ClusterRole metricsstack:metrics-api-kubelet; look for an authorizer besides RBAC.",
         ),
+        ErrorClass::SummaryForbidden => (
+            "The kubelets have no /metrics/resource, and answer 403 for /stats/summary, which stands in for it.",
+            "Let the ServiceAccount metrics-api-kubelet get nodes/stats, as the ClusterRole \
+             metricsstack:metrics-api-kubelet does; look for an authorizer besides RBAC.",
+        ),
         ErrorClass::NotFound => (
             "The kubelets answer 404: they have no /metrics/resource.",
             "Look for a proxy in front of port 10250, or upgrade the kubelets.",
@@ -261,6 +266,11 @@ fn kubelet(class: ErrorClass) -> (&'static str, &'static str) {
         ErrorClass::TooLarge => (
             "The kubelets' answers are larger than metrics-api takes.",
             "See what /metrics/resource of these nodes holds: kubectl get --raw /api/v1/nodes/NAME/proxy/metrics/resource.",
+        ),
+        ErrorClass::KubeletError => (
+            "The kubelets say that they could not collect everything (resource_scrape_error). What they did collect is \
+             answered.",
+            "See the kubelets' logs on these nodes: usually the container runtime does not answer.",
         ),
         ErrorClass::Malformed => (
             "What answers is not a kubelet's resource metrics.",

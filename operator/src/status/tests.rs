@@ -34,6 +34,7 @@ fn node(name: &str, tls: TlsState, error: Option<&str>) -> NodeState {
         last_success: error.is_none().then(|| "2026-11-24T05:00:00Z".to_owned()),
         last_attempt: Some("2026-11-24T05:00:00Z".to_owned()),
         latency_ms: None,
+        source: None,
         error: error.map(|message| NodeError {
             class: ErrorClass::Timeout,
             message: message.to_owned(),

@@ -290,6 +290,7 @@ fn api_of(versions: &[&'static str], pods: Arc<Memory>, nodes: Arc<Memory>) -> A
     let checks = vec![
         HealthCheck::live("ping", || Ok(())),
         HealthCheck::ready("store/ready", || Err("no metrics to serve".to_owned())),
+        HealthCheck::live("well", || Ok(())).quiet(),
         HealthCheck::ready("shutdown", || Ok(())),
     ];
     Api::new(group, version, endpoints, checks)

@@ -11,6 +11,11 @@ pub(crate) use labels::LabelSelector;
 
 use crate::resource::Item;
 
+/// Checks the text of a label selector, for programs that hand one on. The error is what apimachinery says.
+pub fn check_label_selector(text: &str) -> Result<(), String> {
+    LabelSelector::parse(text).map(drop)
+}
+
 /// Which objects of a list are wanted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selection {

@@ -14,8 +14,9 @@ fn reading(seconds: i64, cpu: u64) -> Reading {
     Reading {
         time: UnixMillis(T + seconds * 1000),
         cpu: cpu * SECOND,
-        memory: 4096,
+        memory: Some(4096),
         start: None,
+        swap: None,
     }
 }
 
@@ -38,6 +39,7 @@ fn series(readings: &[Reading]) -> Series {
         series.observe(
             reading,
             at(u64::try_from((reading.time.0 - T) / 1000).unwrap()),
+            Clock::default(),
             RULES,
         );
     }
@@ -71,20 +73,24 @@ fn nanocores_are_rounded_down_and_windows_kept_to_the_millisecond() {
         &Reading {
             time: UnixMillis(T),
             cpu: 1,
-            memory: 1,
+            memory: Some(1),
             start: None,
+            swap: None,
         },
         at(0),
+        Clock::default(),
         RULES,
     );
     series.observe(
         &Reading {
             time: UnixMillis(T + 15_001),
             cpu: 344_431_000,
-            memory: 2,
+            memory: Some(2),
             start: None,
+            swap: None,
         },
         at(15),
+        Clock::default(),
         RULES,
     );
     let usage = series.usage().unwrap();
@@ -120,7 +126,7 @@ fn a_young_containers_start_is_the_zero_point() {
 #[test]
 fn a_repeated_sample_changes_nothing() {
     let mut series = series(&[reading(0, 10), reading(15, 13)]);
-    series.observe(&reading(15, 13), at(30), RULES);
+    series.observe(&reading(15, 13), at(30), Clock::default(), RULES);
     assert_eq!(usage(&series), Some((15, 15, 200)));
     assert_eq!(series.usage().unwrap().received, at(15));
 }
@@ -148,14 +154,14 @@ fn what_is_no_later_sample_of_the_same_counter_starts_anew_and_keeps_the_last_us
     ];
     for (what, reading) in breaks {
         let mut series = series(&before);
-        series.observe(&reading, at(30), RULES);
+        series.observe(&reading, at(30), Clock::default(), RULES);
         assert_eq!(usage(&series), Some((15, 15, 200)), "{what}");
         let next = Reading {
             time: UnixMillis(reading.time.0 + 15_000),
             cpu: reading.cpu,
             ..reading
         };
-        series.observe(&next, at(45), RULES);
+        series.observe(&next, at(45), Clock::default(), RULES);
         assert_eq!(usage(&series), Some(((next.time.0 - T) / 1000, 15, 0)), "{what}");
     }
 }
@@ -163,35 +169,90 @@ fn what_is_no_later_sample_of_the_same_counter_starts_anew_and_keeps_the_last_us
 #[test]
 fn after_a_gap_the_window_spans_it() {
     let mut series = series(&[reading(0, 10), reading(15, 13)]);
-    series.observe(&reading(915, 103), at(915), RULES);
+    series.observe(&reading(915, 103), at(915), Clock::default(), RULES);
     assert_eq!(usage(&series), Some((915, 900, 100)));
 }
 
 #[test]
-fn a_reading_needs_both_values() {
-    let value = Some((UnixMillis(T), 0));
-    assert!(
-        Reading::of(Parts {
-            cpu: value,
-            memory: value,
-            start: None
-        })
-        .is_some()
+fn a_reading_needs_cpu_time() {
+    let value = Some((UnixMillis(T), 5));
+    let cpu_only = Parts {
+        cpu: value,
+        ..Parts::default()
+    };
+    assert_eq!(Reading::of(cpu_only).unwrap().memory, None);
+    let memory_only = Parts {
+        memory: value,
+        ..Parts::default()
+    };
+    assert_eq!(Reading::of(memory_only), None);
+}
+
+#[test]
+fn memory_that_is_missing_is_what_it_was_while_that_is_young() {
+    let without = |seconds, cpu| Reading {
+        memory: None,
+        ..reading(seconds, cpu)
+    };
+    let mut series = series(&[reading(0, 10), reading(15, 13)]);
+    for seconds in [30, 45, 60] {
+        series.observe(
+            &without(seconds, 13),
+            at(seconds.cast_unsigned()),
+            Clock::default(),
+            RULES,
+        );
+        assert_eq!(usage(&series), Some((seconds, 15, 0)), "CPU goes on");
+        assert_eq!(series.usage().unwrap().memory, 4096);
+    }
+    series.observe(&without(75, 13), at(75), Clock::default(), RULES);
+    assert_eq!(usage(&series), Some((60, 15, 0)), "too old to go by");
+    series.observe(&reading(90, 16), at(90), Clock::default(), RULES);
+    assert_eq!(
+        usage(&series),
+        Some((90, 15, 200)),
+        "measured from the last CPU time"
     );
-    assert!(
-        Reading::of(Parts {
-            cpu: value,
-            ..Parts::default()
-        })
-        .is_none()
-    );
-    assert!(
-        Reading::of(Parts {
-            memory: value,
-            ..Parts::default()
-        })
-        .is_none()
-    );
+}
+
+#[test]
+fn a_usage_lasts_for_three_of_its_windows_but_five_minutes_at_most() {
+    let slow = series(&[reading(0, 10), reading(60, 13)]);
+    assert!(slow.usage().unwrap().is_fresh(at(240), RULES));
+    assert!(!slow.usage().unwrap().is_fresh(at(241), RULES));
+    let slower = series(&[reading(0, 10), reading(900, 13)]);
+    assert!(slower.usage().unwrap().is_fresh(at(1200), RULES));
+    assert!(!slower.usage().unwrap().is_fresh(at(1201), RULES));
+}
+
+#[test]
+fn a_sample_that_is_repeated_for_long_is_no_clock_that_was_set() {
+    let mut series = series(&[reading(0, 10), reading(15, 13)]);
+    for seconds in [30, 60, 90, 120] {
+        series.observe(&reading(15, 13), at(seconds), Clock::default(), RULES);
+    }
+    series.observe(&reading(115, 23), at(125), Clock::default(), RULES);
+    assert_eq!(usage(&series), Some((115, 100, 100)));
+}
+
+#[test]
+fn a_start_is_no_zero_point_once_something_was_set() {
+    // The counter fell, or the clock went back, with the same start: its age says nothing.
+    for broken in [started(12, 1, 0), started(11, 5, 0)] {
+        let mut series = series(&[started(13, 4, 0)]);
+        assert_eq!(usage(&series), Some((13, 13, 307)));
+        series.observe(&broken, at(28), Clock::default(), RULES);
+        assert_eq!(usage(&series), Some((13, 13, 307)), "{broken:?}");
+    }
+    let mut series = Series::default();
+    let clock = Clock {
+        ages: Some(UnixMillis(T + 5_000)),
+        ..Clock::default()
+    };
+    series.observe(&started(12, 3, 0), at(12), clock, RULES);
+    assert_eq!(usage(&series), None, "it started by the time before");
+    series.observe(&started(22, 6, 10), at(22), clock, RULES);
+    assert_eq!(usage(&series), Some((22, 12, 500)), "another start");
 }
 
 /// One reading of a history: milliseconds since the one before on our clock, how far the node's clock is off, CPU
@@ -215,9 +276,9 @@ proptest! {
             counter = if cumulative { counter.saturating_add(cpu) } else { cpu };
             let time = UnixMillis(T + i64::try_from(now - AT).unwrap() + offset);
             let start = start.map(|start| UnixMillis(T.saturating_add(start)));
-            let reading = Reading { time, cpu: counter, memory: now, start };
+            let reading = Reading { time, cpu: counter, memory: Some(now), start, swap: None };
             let before = series.usage().copied();
-            series.observe(&reading, Monotonic(now), rules);
+            series.observe(&reading, Monotonic(now), Clock::default(), rules);
             readings.push(reading);
             let Some(usage) = series.usage().copied() else { continue };
             prop_assert!(usage.cpu <= MOST_CORES * SECOND);
@@ -226,7 +287,7 @@ proptest! {
                 continue;
             }
             prop_assert!(before.is_some() || usage.window >= FIRST_WINDOW);
-            prop_assert_eq!((usage.time, usage.memory, usage.received), (reading.time, reading.memory, Monotonic(now)));
+            prop_assert_eq!((usage.time, Some(usage.memory), usage.received), (reading.time, reading.memory, Monotonic(now)));
             // It is the rate from an earlier sample at `timestamp - window`, or from the container's start.
             let from = UnixMillis(usage.time.0 - i64::try_from(usage.window).unwrap());
             let at_start = (Some(from) == reading.start).then_some(0);

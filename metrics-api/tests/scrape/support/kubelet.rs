@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use metrics_api::kubelet::address::{Endpoint, Host};
 use rustls::{
-    ServerConfig,
+    ALL_VERSIONS, ServerConfig, SupportedProtocolVersion,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
+    version::TLS12,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -15,7 +16,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{METRICS, pki::Identity, provider};
+use super::{METRICS, SUMMARY, pki::Identity, provider};
 
 /// What comes after a request.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub(crate) enum Answer {
     Full(u16, Vec<u8>),
     /// 401 unless the request carries this token, then the metrics.
     For(&'static str),
+    /// Metrics at this path, 404 at others, this status at the Summary API.
+    Paths(&'static str, u16),
     /// These bytes, then the end.
     Raw(&'static [u8]),
     /// A body without end.
@@ -56,12 +59,19 @@ struct State {
     once: Mutex<bool>,
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<usize>,
+    /// Connections up to this one say nothing any more.
+    deaf: Mutex<usize>,
 }
 
 impl FakeKubelet {
     /// Answers with metrics, showing this certificate.
     pub(crate) async fn start(identity: &Identity) -> Self {
-        Self::listen(Some(server_config(identity, identity))).await
+        Self::listen(Some(server_config(identity, identity, ALL_VERSIONS))).await
+    }
+
+    /// The same, but speaks TLS 1.2 only.
+    pub(crate) async fn old(identity: &Identity) -> Self {
+        Self::listen(Some(server_config(identity, identity, &[&TLS12]))).await
     }
 
     /// Does not speak TLS at all.
@@ -71,7 +81,12 @@ impl FakeKubelet {
 
     /// Shows one certificate but has the key of another.
     pub(crate) async fn impostor(shown: &Identity, own: &Identity) -> Self {
-        Self::listen(Some(server_config(shown, own))).await
+        Self::listen(Some(server_config(shown, own, ALL_VERSIONS))).await
+    }
+
+    /// The same with TLS 1.2 only.
+    pub(crate) async fn old_impostor(shown: &Identity, own: &Identity) -> Self {
+        Self::listen(Some(server_config(shown, own, &[&TLS12]))).await
     }
 
     async fn listen(tls: Option<Arc<ServerConfig>>) -> Self {
@@ -83,12 +98,17 @@ impl FakeKubelet {
             once: Mutex::new(false),
             seen: Mutex::default(),
             connections: Mutex::new(0),
+            deaf: Mutex::new(0),
         });
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                *shared.connections.lock().unwrap() += 1;
-                tokio::spawn(connection(Arc::clone(&shared), stream));
+                let number = {
+                    let mut connections = shared.connections.lock().unwrap();
+                    *connections += 1;
+                    *connections
+                };
+                tokio::spawn(connection(Arc::clone(&shared), stream, number));
             }
         });
         let endpoint = Endpoint {
@@ -104,7 +124,7 @@ impl FakeKubelet {
 
     /// From the next connection on.
     pub(crate) fn show(&self, identity: &Identity) {
-        *self.state.tls.lock().unwrap() = Some(server_config(identity, identity));
+        *self.state.tls.lock().unwrap() = Some(server_config(identity, identity, ALL_VERSIONS));
     }
 
     pub(crate) fn answer(&self, answer: Answer) {
@@ -113,6 +133,11 @@ impl FakeKubelet {
 
     pub(crate) fn close_after_each_answer(&self) {
         *self.state.once.lock().unwrap() = true;
+    }
+
+    /// The open connections say nothing any more, as when a node has vanished and another has its address.
+    pub(crate) fn go_deaf(&self) {
+        *self.state.deaf.lock().unwrap() = self.connections();
     }
 
     /// All requests so far.
@@ -125,7 +150,7 @@ impl FakeKubelet {
     }
 }
 
-async fn connection(state: Arc<State>, stream: TcpStream) {
+async fn connection(state: Arc<State>, stream: TcpStream, number: usize) {
     let tls = state.tls.lock().unwrap().clone();
     let Some(tls) = tls else {
         let mut stream = stream;
@@ -145,6 +170,9 @@ async fn connection(state: Arc<State>, stream: TcpStream) {
             }
             head.push(byte[0]);
         }
+        if number <= *state.deaf.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
         let seen = parse(&head);
         state.seen.lock().unwrap().push(seen.clone());
         let answer = match state.answer.lock().unwrap().clone() {
@@ -152,6 +180,18 @@ async fn connection(state: Arc<State>, stream: TcpStream) {
                 Answer::Full(200, METRICS.to_vec())
             }
             Answer::For(_) => Answer::Full(401, b"Unauthorized".to_vec()),
+            Answer::Paths(path, _) if seen.line == format!("GET {path}") => {
+                Answer::Full(200, METRICS.to_vec())
+            }
+            Answer::Paths(_, status) if seen.line.starts_with("GET /stats/summary") => Answer::Full(
+                status,
+                if status == 200 {
+                    SUMMARY.to_vec()
+                } else {
+                    Vec::new()
+                },
+            ),
+            Answer::Paths(..) => Answer::Full(404, b"404 page not found".to_vec()),
             other => other,
         };
         if reply(&mut stream, answer).await.is_err() || *state.once.lock().unwrap() {
@@ -173,7 +213,7 @@ async fn reply(
                 ""
             };
             let head = format!(
-                "HTTP/1.1 {status} X\r\n{location}content-length: {}\r\n\r\n",
+                "HTTP/1.1 {status} X\r\nDate: Mon, 23 Nov 2026 16:41:43 GMT\r\n{location}content-length: {}\r\n\r\n",
                 body.len()
             );
             stream.write_all(head.as_bytes()).await?;
@@ -196,7 +236,7 @@ async fn reply(
             }
         }
         Answer::Silence => std::future::pending().await,
-        Answer::HangUp | Answer::For(_) => Err(std::io::ErrorKind::Other.into()),
+        Answer::HangUp | Answer::For(_) | Answer::Paths(..) => Err(std::io::ErrorKind::Other.into()),
     }
 }
 
@@ -234,14 +274,18 @@ impl ResolvesServerCert for Unchecked {
     }
 }
 
-fn server_config(shown: &Identity, own: &Identity) -> Arc<ServerConfig> {
+fn server_config(
+    shown: &Identity,
+    own: &Identity,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ServerConfig> {
     let key = provider()
         .key_provider
         .load_private_key(own.private_key())
         .unwrap();
     let resolver = Arc::new(Unchecked(Arc::new(CertifiedKey::new(shown.chain.clone(), key))));
     let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(resolver);

@@ -8,7 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use metrics_api::{
     kubelet::{
-        client::{KubeletClient, KubeletOptions},
+        address::Guard,
+        client::{KubeletClient, KubeletOptions, SHARED_ROOM},
         records::Records,
         tls::TlsMode,
     },
@@ -20,6 +21,8 @@ use self::{api::FakeApi, pki::Authority};
 
 /// A kubelet's answer, as recorded from a real one.
 pub(crate) const METRICS: &[u8] = include_bytes!("../../fixtures/metrics-resource.prom");
+/// The same kubelet's Summary API.
+pub(crate) const SUMMARY: &[u8] = include_bytes!("../../fixtures/stats-summary.json");
 /// UID of the node that tests are about.
 pub(crate) const UID: &str = "d60d38f6-6e71-416b-97ce-00f6ce32dce1";
 /// What kubelets may see only once they are trusted.
@@ -37,6 +40,11 @@ pub(crate) fn options(mode: TlsMode, authority: &Authority) -> KubeletOptions {
         records: None,
         tokens: Some(Tokens::start(TokenSource::Fixed(bearer(TOKEN).unwrap()))),
         identity: None,
+        room: SHARED_ROOM,
+        guard: Guard {
+            loopback: true,
+            ..Guard::default()
+        },
         timeout: Duration::from_secs(20),
     }
 }

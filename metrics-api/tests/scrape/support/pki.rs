@@ -5,9 +5,11 @@ use std::sync::Arc;
 use metrics_api::kubelet::authority;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    SigningKey as _,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -71,6 +73,36 @@ impl Identity {
         PrivateKeyDer::Pkcs8(self.key.clone().into())
     }
 
+    /// The same as X.509 v1 has it: no version, no extensions, and so no name of a host. No library writes it any more;
+    /// tools that predate this century do.
+    pub(crate) fn as_version_1(&self) -> Self {
+        const ECDSA_WITH_SHA256: [u8; 12] = [0x30, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+        fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+            let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+            [&[tag, 0x82][..], &length, content].concat()
+        }
+        let (_, v3) = X509Certificate::from_der(&self.chain[0]).unwrap();
+        let times = [b"200101000000Z", b"400101000000Z"]
+            .map(|time| tlv(0x17, time))
+            .concat();
+        let parts: [&[u8]; 6] = [
+            &tlv(2, &[1]),
+            &ECDSA_WITH_SHA256,
+            v3.issuer().as_raw(),
+            &tlv(0x30, &times),
+            v3.subject().as_raw(),
+            v3.public_key().raw,
+        ];
+        let signed = tlv(0x30, &parts.concat());
+        let key = KeyPair::try_from(self.key.as_slice()).unwrap();
+        let signature = [&[0][..], &key.sign(&signed).unwrap()].concat();
+        let whole = [&signed[..], &ECDSA_WITH_SHA256, &tlv(3, &signature)].concat();
+        Self {
+            chain: vec![tlv(0x30, &whole).into()],
+            key: self.key.clone(),
+        }
+    }
+
     /// The same key in another certificate, which a kubelet writes after its own has run out.
     pub(crate) fn renewed(&self, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = KeyPair::try_from(self.key.as_slice()).unwrap();
@@ -111,9 +143,17 @@ pub(crate) fn as_authority(params: &mut CertificateParams) {
 }
 
 pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
+    encode("CERTIFICATE", der)
+}
+
+pub(crate) fn key_pem(identity: &Identity) -> String {
+    encode("PRIVATE KEY", &identity.key)
+}
+
+fn encode(label: &str, der: &[u8]) -> String {
     use std::fmt::Write as _;
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut text = format!("-----BEGIN {label}-----\n");
     let mut line = 0;
     for chunk in der.chunks(3) {
         let bits = chunk
@@ -134,7 +174,7 @@ pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
             text.push('\n');
         }
     }
-    text + "\n-----END CERTIFICATE-----\n"
+    text + &format!("\n-----END {label}-----\n")
 }
 
 fn leaf_params() -> CertificateParams {
