@@ -189,4 +189,6 @@ fn selector() -> BTreeMap<String, String> {
 }
 
 #[cfg(test)]
+mod chart_tests;
+#[cfg(test)]
 mod tests;

@@ -100,7 +100,7 @@ pub(super) fn own_role(namespace: &str, mode: TlsMode) -> Role {
             resource_names: Some(trust::config_map_names().collect()),
             ..rule("", &["configmaps"], &["get", "update"])
         });
-        // A name cannot limit a create: it is not known to the authorizer.
+        // They are made by POST, for which the authorizer knows no name.
         rules.push(rule("", &["configmaps"], &["create"]));
     }
     Role {

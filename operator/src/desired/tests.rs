@@ -5,7 +5,7 @@ use super::*;
 use crate::observe::{NodeFacts, Observed};
 use crate::plan::{self, Environment};
 
-fn planned(spec: &Value, observed: &Observed) -> Plan {
+pub(super) fn planned(spec: &Value, observed: &Observed) -> Plan {
     let stack = serde_json::from_value(json!({
         "apiVersion": "metricsstack.dev/v1alpha1",
         "kind": "MetricsStack",
@@ -26,7 +26,7 @@ fn planned(spec: &Value, observed: &Observed) -> Plan {
     .unwrap()
 }
 
-fn two_nodes() -> Observed {
+pub(super) fn two_nodes() -> Observed {
     let node = |name: &str| NodeFacts {
         name: name.to_owned(),
         labels: [("kubernetes.io/os".to_owned(), "linux".to_owned())].into(),
@@ -40,7 +40,7 @@ fn two_nodes() -> Observed {
 }
 
 /// Everything that can be set, with values that YAML 1.1 readers take for something else when unquoted.
-fn everything() -> Value {
+pub(super) fn everything() -> Value {
     let bundle = rcgen::generate_simple_self_signed(vec!["kubelets".to_owned()])
         .unwrap()
         .cert
