@@ -18,10 +18,10 @@ use tokio::time::Instant;
 
 use crate::cluster::{self, LEASE};
 use crate::finalize;
-use crate::kubelets;
 use crate::metrics::{Metrics, TurnResult};
 use crate::plan::Environment;
 use crate::reconcile::Reconciler;
+use crate::reports;
 use crate::watches;
 
 /// How long a Lease is good for after its last renewal, and how long before its end it is renewed, in seconds.
@@ -191,7 +191,7 @@ impl Operator {
     async fn reconcile_for_ever(&self, client: &Client, watching: &Client) {
         let wake = Arc::new(Notify::new());
         let _watches = watches::start(watching, &self.environment.namespace, &wake);
-        let reports = kubelets::Reader::new(&self.config, &self.environment.namespace);
+        let reports = reports::Reader::new(client.clone(), &self.environment.namespace);
         let metrics = self.metrics.clone();
         let mut reconciler =
             Reconciler::new(client, self.environment.clone(), reports, &self.instance, metrics);

@@ -14,7 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
 use crate::cluster::{self, KUBE_SYSTEM};
-use crate::kubelets;
+use crate::reports;
 
 /// Everything seen. Plain data: nothing here asks the cluster again.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -120,14 +120,14 @@ pub struct ObserveError {
 pub struct Observer {
     client: Client,
     namespace: String,
-    reports: kubelets::Reader,
+    reports: reports::Reader,
     nodes: Option<(Instant, Vec<NodeFacts>)>,
 }
 
 impl Observer {
     /// For an operator in `namespace`.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, reports: kubelets::Reader) -> Self {
+    pub fn new(client: Client, namespace: &str, reports: reports::Reader) -> Self {
         Self {
             client,
             namespace: namespace.to_owned(),

@@ -18,7 +18,7 @@ use crate::finalize::{self, Extent, FinalizeError};
 use crate::metrics::Metrics;
 use crate::observe::{ObserveError, Observed, Observer, Read};
 use crate::plan::{self, Environment, Plan, Refusal, Registration};
-use crate::{cluster, diagnose, kubelets, restart, status, verify};
+use crate::{cluster, diagnose, reports, restart, status, verify};
 
 /// Time between turns when all is well: metrics are read, kubelets looked at, and objects compared that often.
 const QUIET: Duration = Duration::from_secs(30);
@@ -71,7 +71,7 @@ impl Reconciler {
     pub fn new(
         client: &Client,
         environment: Environment,
-        reports: kubelets::Reader,
+        reports: reports::Reader,
         instance: &str,
         metrics: Metrics,
     ) -> Self {

@@ -159,7 +159,10 @@ fn no_rule_grants_everything_and_kubelets_see_little() {
         .data["rules"];
     assert_eq!(
         *rules,
-        json!([{"apiGroups": [""], "resources": ["nodes/metrics", "nodes/stats"], "verbs": ["get"]}])
+        json!([
+            {"apiGroups": [""], "resources": ["nodes/metrics", "nodes/stats"], "verbs": ["get"]},
+            {"nonResourceURLs": ["/debug/nodes"], "verbs": ["get"]},
+        ])
     );
 }
 

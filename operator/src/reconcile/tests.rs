@@ -1,4 +1,3 @@
-use kube::Config;
 use serde_json::{Value, json};
 
 use super::*;
@@ -16,12 +15,11 @@ fn cluster(spec: &Value) -> (Fake, Reconciler) {
         json!({"apiVersion": "metricsstack.dev/v1alpha1", "kind": "MetricsStack", "spec": spec,
             "metadata": {"name": "default", "generation": 1}}),
     );
-    let config = Config::new("https://127.0.0.1:1".parse().unwrap());
     let environment = Environment {
         namespace: "ns".to_owned(),
         image: "image".to_owned(),
     };
-    let reports = kubelets::Reader::new(&config, "ns");
+    let reports = reports::Reader::new(fake.client(), "ns");
     let reconciler = Reconciler::new(&fake.client(), environment, reports, "pod", Metrics::default());
     (fake, reconciler)
 }
