@@ -179,7 +179,7 @@ impl Applier {
     /// Deletes objects of ours that an earlier version of the operator made and this one does not. `APIServices` are
     /// not among them: their names never change, and while no endpoint is ready those that are there stay.
     async fn prune(&mut self, objects: &Objects, applied: &mut Applied) -> Result<(), Stop> {
-        let wanted: BTreeSet<_> = objects.base.iter().map(place).collect();
+        let wanted: BTreeSet<_> = objects.base.iter().chain(&objects.untouched).map(place).collect();
         let errors = applied.errors.len();
         for kind in kinds::made(&self.namespace) {
             let keeps = |name: &str| wanted.contains(&(kind.resource.kind.as_str(), kind.namespace, name));

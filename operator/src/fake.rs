@@ -93,6 +93,11 @@ impl Fake {
             .insert(call.to_owned(), (status, body));
     }
 
+    /// Answers `call` from the objects again.
+    pub(crate) fn answer_again(&self, call: &str) {
+        self.0.lock().unwrap().answers.remove(call);
+    }
+
     /// Every write since the last call, as method and path.
     pub(crate) fn writes(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap().writes)

@@ -23,7 +23,7 @@ fn wanted(registration: Registration) -> Objects {
         image: "image".to_owned(),
     };
     let now = Timestamp::from_second(1_790_000_000).unwrap();
-    let mut plan = plan(&stack, &Observed::default(), &environment, now).unwrap();
+    let mut plan = plan(&stack, None, &Observed::default(), &environment, now).unwrap();
     plan.registration = registration;
     objects(&plan)
 }

@@ -28,6 +28,8 @@ pub struct Objects {
     pub api_services: Vec<Object>,
     /// To be deleted where they exist and are ours.
     pub absent: Vec<Object>,
+    /// Left as they are where they exist, whatever they are like.
+    pub untouched: Vec<Object>,
 }
 
 /// One object as it is sent to kube-apiserver.
@@ -123,16 +125,24 @@ pub fn objects(plan: &Plan) -> Objects {
         Object::new(&rbac::kubelet_binding(namespace)),
         Object::new(&rbac::auth_delegator_binding(namespace)),
         Object::new(&rbac::auth_reader_binding(namespace)),
-        Object::new(&rbac::own_role(namespace, plan.kubelet.tls_mode)),
         Object::new(&rbac::own_role_binding(namespace)),
         Object::new(&service::metrics_api(namespace)),
     ];
     let mut absent = Vec::new();
-    match &plan.kubelet.ca_bundle {
-        Some(bundle) => base.push(Object::new(&config_map::kubelet_ca(namespace, Some(bundle)))),
-        None => absent.push(Object::new(&config_map::kubelet_ca(namespace, None))),
+    let mut workload = vec![Object::new(&rbac::own_role(namespace, plan.kubelet.tls_mode))];
+    let kubelet_ca = config_map::kubelet_ca(namespace, plan.kubelet.ca_bundle.as_deref());
+    if plan.kubelet.ca_bundle.is_some() || plan.keeps_workload {
+        workload.push(Object::new(&kubelet_ca));
+    } else {
+        absent.push(Object::new(&kubelet_ca));
     }
-    base.push(Object::new(&deployment::metrics_api(plan)));
+    workload.push(Object::new(&deployment::metrics_api(plan)));
+    let untouched = if plan.keeps_workload {
+        workload
+    } else {
+        base.extend(workload);
+        Vec::new()
+    };
 
     let registration: Vec<_> = names::METRICS_VERSIONS
         .into_iter()
@@ -150,6 +160,7 @@ pub fn objects(plan: &Plan) -> Objects {
         base,
         api_services,
         absent,
+        untouched,
     }
 }
 

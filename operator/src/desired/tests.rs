@@ -19,6 +19,7 @@ pub(super) fn planned(spec: &Value, observed: &Observed) -> Plan {
     };
     plan::plan(
         &stack,
+        None,
         observed,
         &environment,
         Timestamp::from_second(1_790_000_000).unwrap(),
@@ -79,6 +80,7 @@ fn printable(objects: &Objects) -> Value {
         base,
         api_services,
         absent,
+        untouched: _,
     } = objects;
     let print = |object: &Object| {
         let mut value = serde_json::to_value(&object.object).unwrap();
@@ -121,6 +123,7 @@ fn each_object_is_labelled_and_none_has_an_owner() {
         base,
         api_services,
         absent,
+        untouched: _,
     } = objects(&planned(&everything(), &two_nodes()));
     for object in base.iter().chain(&api_services).chain(&absent) {
         assert!(ours(&object.object.metadata), "{}", object.describe());

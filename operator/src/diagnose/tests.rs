@@ -23,6 +23,7 @@ fn planned(spec: &serde_json::Value, observed: &Observed) -> Result<Plan, Refusa
     };
     plan::plan(
         &stack,
+        None,
         observed,
         &environment,
         Timestamp::from_second(1_790_000_000).unwrap(),
@@ -449,5 +450,5 @@ fn reasons_are_distinct_camel_case_words_with_a_remedy() {
         assert!(entry.cause.len() + entry.remedy.len() < 700, "{name}");
         assert!(names.insert(name));
     }
-    assert_eq!(names.len(), 16 + ErrorClass::ALL.len());
+    assert_eq!(names.len(), 17 + ErrorClass::ALL.len());
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::api::MetricsStack;
-use crate::observe::{NodeFacts, Read, Replica};
+use crate::observe::{NodeFacts, Part, Read, Replica};
 use crate::plan::Environment;
 
 fn at(second: i64) -> Timestamp {
@@ -23,7 +23,7 @@ fn planned(spec: &serde_json::Value, observed: &Observed) -> Result<Plan, Refusa
         namespace: "ns".to_owned(),
         image: "image".to_owned(),
     };
-    plan::plan(&stack, observed, &environment, at(0))
+    plan::plan(&stack, None, observed, &environment, at(0))
 }
 
 fn node(name: &str, tls: TlsState, error: Option<&str>) -> NodeState {
@@ -126,6 +126,40 @@ fn a_stack_that_was_just_made() {
         ..Observed::default()
     };
     insta::assert_yaml_snapshot!(conditions(&of(&json!({}), &observed)));
+}
+
+#[test]
+fn what_cannot_be_seen_is_unknown_and_the_stack_is_ready_as_long_as_the_api_answers() {
+    for (part, kind) in [
+        (Part::FrontProxy, Some("AggregationReady")),
+        (Part::Deployment, Some("MetricsApiReady")),
+        (Part::Pods, Some("KubeletsReachable")),
+        (Part::Nodes, None),
+        (Part::Endpoints, None),
+    ] {
+        let mut observed = working();
+        match part {
+            Part::FrontProxy => observed.authentication = None,
+            Part::Deployment => observed.deployment = None,
+            Part::Pods => observed.replicas = Vec::new(),
+            Part::Nodes | Part::Endpoints => {}
+        }
+        observed.unseen.insert(part, "no right (403)".to_owned());
+        let status = of(&json!({}), &observed);
+        let unknown: Vec<_> = status
+            .conditions
+            .iter()
+            .filter(|condition| condition.status == "Unknown")
+            .map(|condition| condition.type_.as_str())
+            .collect();
+        assert_eq!(unknown, kind.into_iter().collect::<Vec<_>>(), "{part:?}");
+        assert_eq!(ready(&status).status, "True", "{part:?}");
+        assert_eq!(status.findings[0].reason, "NotObserved", "{part:?}");
+        assert!(status.findings[0].message.contains("no right (403)"));
+        observed.read = Read::NotTried;
+        let status = of(&json!({}), &observed);
+        assert_ne!(ready(&status).status, "True", "{part:?}");
+    }
 }
 
 #[test]
