@@ -22,7 +22,7 @@ struct State {
     version: u64,
 }
 
-const COLLECTIONS: [&str; 15] = [
+const COLLECTIONS: [&str; 16] = [
     "apiservices",
     "clusterrolebindings",
     "clusterroles",
@@ -31,6 +31,7 @@ const COLLECTIONS: [&str; 15] = [
     "endpointslices",
     "events",
     "metricsstacks",
+    "namespaces",
     "nodes",
     "pods",
     "rolebindings",

@@ -17,6 +17,7 @@ pub mod events;
 mod fake;
 pub mod finalize;
 mod kinds;
+mod lease;
 pub mod metrics;
 pub mod observe;
 mod ownership;
