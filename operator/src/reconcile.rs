@@ -27,7 +27,9 @@ const QUIET: Duration = Duration::from_secs(30);
 const EAGER: Duration = Duration::from_secs(2);
 /// Time that kube-aggregator gets to find out about a new APIService before the first read counts as failed.
 const REGISTERED: Duration = Duration::from_secs(10);
-/// Pause between reads until then.
+/// How many reads must fail before that is said.
+const TRIES: u32 = 2;
+/// Pause between reads.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Why a turn ended early. It is done again.
@@ -270,9 +272,13 @@ impl Reconciler {
             return Read::NotTried;
         }
         let deadline = Instant::now() + REGISTERED;
+        let mut tries = 0;
         loop {
             let read = verify::read(&self.client).await;
-            if read == Read::Succeeded || !applied.registered || Instant::now() >= deadline {
+            tries += 1;
+            // A connection may break once: that is not worth a word.
+            let enough = tries >= TRIES && (!applied.registered || Instant::now() >= deadline);
+            if read == Read::Succeeded || enough {
                 return read;
             }
             tokio::time::sleep(PAUSE).await;

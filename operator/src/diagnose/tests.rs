@@ -237,6 +237,24 @@ fn a_node_counts_once_whichever_replica_fails() {
 }
 
 #[test]
+fn a_replica_that_starts_does_not_count_beside_one_that_answers() {
+    let young = Replica {
+        pod: "metrics-api-2".to_owned(),
+        ..replica(vec![NodeState {
+            last_success: None,
+            ..node("a", TlsState::Unknown, None)
+        }])
+    };
+    let mut observed = healthy();
+    observed.pods.push(pod("metrics-api-2", &json!({})));
+    observed.replicas.push(young);
+    assert_eq!(survey(&observed, None).answering, 2);
+    // As long as none answers, each may tell why.
+    observed.pods.remove(0);
+    assert_eq!(survey(&observed, None).answering, 1);
+}
+
+#[test]
 fn a_foreign_registration_is_named_with_its_service() {
     let foreign = serde_json::from_value(json!({
         "metadata": {"name": "v1beta1.metrics.k8s.io", "labels": {"app.kubernetes.io/managed-by": "Helm"}},

@@ -331,6 +331,19 @@ async fn reports_are_read_with_the_authority_that_comes_back() {
     assert!(said.contains("no token"), "asked with the authority: {said}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_failed_read_is_no_news_and_two_are() {
+    let (fake, mut reconciler) = working().await;
+    let list = "GET /apis/metrics.k8s.io/v1/nodes";
+    let away = status(503, "ServiceUnavailable", "connection lost");
+    fake.once(list, 503, away.clone());
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(condition(&fake, "Available").0, "True");
+    fake.always(list, 503, away);
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(condition(&fake, "Available").0, "False");
+}
+
 #[tokio::test]
 async fn what_the_server_refuses_becomes_a_finding_with_field_and_message() {
     let (fake, mut reconciler) = cluster(&json!({}));
