@@ -329,10 +329,7 @@ mod tests {
         fake.put(LEASE_PATH, json!({"metadata": {"name": LEASE}, "spec": {}}));
         let operator = Operator {
             config: Config::new("https://127.0.0.1:1".parse().unwrap()),
-            environment: Environment {
-                namespace: "ns".to_owned(),
-                image: "image".to_owned(),
-            },
+            environment: Environment::new("ns", "image"),
             instance: "us".to_owned(),
             metrics: Metrics::default(),
         };

@@ -18,10 +18,7 @@ fn wanted(registration: Registration) -> Objects {
         "metadata": {"name": "default"}, "spec": {},
     }))
     .unwrap();
-    let environment = Environment {
-        namespace: "ns".to_owned(),
-        image: "image".to_owned(),
-    };
+    let environment = Environment::new("ns", "image");
     let now = Timestamp::from_second(1_790_000_000).unwrap();
     let mut plan = plan(&stack, None, &Observed::default(), &environment, now).unwrap();
     plan.registration = registration;

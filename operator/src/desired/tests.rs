@@ -13,10 +13,7 @@ pub(super) fn planned(spec: &Value, observed: &Observed) -> Plan {
         "spec": spec,
     }))
     .unwrap();
-    let environment = Environment {
-        namespace: "monitoring".to_owned(),
-        image: "registry.test/metricsstack:1".to_owned(),
-    };
+    let environment = Environment::new("monitoring", "registry.test/metricsstack:1");
     plan::plan(
         &stack,
         None,

@@ -17,7 +17,7 @@ pub use types::{
     ForeignApiService, KubeletPlan, MetricsApiPlan, Placement, Plan, Problem, Refusal, Registration,
 };
 
-use crate::api::{MetricsStack, MetricsStackSpec};
+use crate::api::{ImagePullPolicy, MetricsStack, MetricsStackSpec};
 use crate::certificates::{self, Judgement, Lifetimes, Server};
 use crate::desired;
 use crate::observe::{Observed, Part};
@@ -29,6 +29,23 @@ pub struct Environment {
     pub namespace: String,
     /// Image with metrics-api where the stack names none.
     pub image: String,
+    /// When it is pulled, where the stack does not say.
+    pub image_pull_policy: ImagePullPolicy,
+    /// Names of Secrets with credentials of its registry, where the stack names none.
+    pub image_pull_secrets: Vec<String>,
+}
+
+impl Environment {
+    /// With an image that anybody may pull.
+    #[must_use]
+    pub fn new(namespace: &str, image: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            image: image.to_owned(),
+            image_pull_policy: ImagePullPolicy::IfNotPresent,
+            image_pull_secrets: Vec::new(),
+        }
+    }
 }
 
 /// Makes the plan. Certificates that are still good are kept, others made.

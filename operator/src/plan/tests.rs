@@ -8,10 +8,7 @@ use super::*;
 use crate::observe::NodeFacts;
 
 fn environment() -> Environment {
-    Environment {
-        namespace: "monitoring".to_owned(),
-        image: "registry.test/metricsstack:1".to_owned(),
-    }
+    Environment::new("monitoring", "registry.test/metricsstack:1")
 }
 
 fn now() -> Timestamp {
@@ -78,6 +75,25 @@ fn replicas_follow_the_nodes_that_can_run_them() {
             "{spec} on {count} nodes"
         );
     }
+}
+
+#[test]
+fn the_image_is_pulled_as_the_operators_unless_the_stack_says_otherwise() {
+    let environment = Environment {
+        image_pull_policy: ImagePullPolicy::Always,
+        image_pull_secrets: vec!["registry".to_owned()],
+        ..environment()
+    };
+    let pulled = |spec: &Value| {
+        let plan = plan(&stack(spec), None, &nodes(1), &environment, now())
+            .unwrap()
+            .metrics_api;
+        (plan.image_pull_policy, plan.image_pull_secrets)
+    };
+    let operators = (ImagePullPolicy::Always, vec!["registry".to_owned()]);
+    assert_eq!(pulled(&json!({})), operators);
+    let spec = json!({"metricsApi": {"imagePullPolicy": "Never", "imagePullSecrets": []}});
+    assert_eq!(pulled(&spec), (ImagePullPolicy::Never, Vec::new()));
 }
 
 #[test]

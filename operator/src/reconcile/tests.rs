@@ -23,10 +23,7 @@ fn cluster(spec: &Value) -> (Fake, Reconciler) {
 
 /// An operator that has just started.
 fn reconciler_for(fake: &Fake) -> Reconciler {
-    let environment = Environment {
-        namespace: "ns".to_owned(),
-        image: "image".to_owned(),
-    };
+    let environment = Environment::new("ns", "image");
     let reports = reports::Reader::new(fake.client(), "ns");
     Reconciler::new(&fake.client(), environment, reports, "pod", Metrics::default())
 }

@@ -19,10 +19,7 @@ fn planned(spec: &serde_json::Value, observed: &Observed) -> Result<Plan, Refusa
         "spec": spec,
     }))
     .unwrap();
-    let environment = Environment {
-        namespace: "ns".to_owned(),
-        image: "image".to_owned(),
-    };
+    let environment = Environment::new("ns", "image");
     plan::plan(&stack, None, observed, &environment, at(0))
 }
 
