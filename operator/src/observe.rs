@@ -249,6 +249,14 @@ impl Observer {
         })
     }
 
+    /// metrics-api's Deployment, after something was written.
+    pub async fn deployment(&self, observed: &mut Observed) {
+        let deployments: Api<Deployment> = self.own();
+        if let Ok(deployment) = deployments.get_opt(names::METRICS_API).await {
+            observed.deployment = deployment;
+        }
+    }
+
     /// What each replica says about the nodes. Later than the rest: it takes the authority that shall be, not the one
     /// that was found.
     pub async fn reports(&mut self, observed: &mut Observed) {

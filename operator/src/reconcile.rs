@@ -184,6 +184,9 @@ impl Reconciler {
             self.restart(&observed).await;
         }
         observed.read = self.verify(&outcome, &observed, &applied).await;
+        if applied.writes > 0 {
+            self.observer.deployment(&mut observed).await;
+        }
         // Now with what kube-aggregator says of what was just written.
         if let Ok(api_services) = cluster::api_services(&self.client).await {
             observed.api_services = api_services;

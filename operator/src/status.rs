@@ -35,6 +35,7 @@ pub fn status(
     let findings = diagnose::findings(observed, outcome);
     let kubelets = diagnose::survey(observed, outcome.ok());
     // What is made but not kept is made anew in the next turn: it is nothing to tell of.
+    let generation = acted_on(previous, generation, observed, outcome);
     let kept = outcome.is_ok_and(|plan| plan.renewed.is_empty())
         || (observed.conflicts.is_empty() && observed.apply_error.is_none());
     let certificates = certificates(previous, outcome, kept);
@@ -68,6 +69,22 @@ pub fn status(
         certificates,
         kubelets: Some(kubelets_status(previous, &kubelets)),
     }
+}
+
+/// The generation that the status is about: not a new one before metrics-api runs as it asks. Until then, what answers
+/// is metrics-api as it was; `kubectl wait` and Argo CD wait for this field.
+fn acted_on(
+    previous: Option<&MetricsStackStatus>,
+    generation: Option<i64>,
+    observed: &Observed,
+    outcome: Result<&Plan, &Refusal>,
+) -> Option<i64> {
+    let follows = outcome.is_ok_and(|plan| plan.problems.is_empty() && !plan.keeps_workload);
+    let applied = observed.apply_error.is_none() && observed.conflicts.is_empty();
+    previous
+        .and_then(|previous| previous.observed_generation)
+        .filter(|_| follows && applied && observed.deployment.as_ref().is_some_and(conditions::rolls_out))
+        .or(generation)
 }
 
 /// The status while something could not be read that all else rests on: what was known may not be true any more.

@@ -54,7 +54,7 @@ async fn working() -> (Fake, Reconciler) {
     endpoint_is_ready(&fake);
     reconciler.reconcile().await.unwrap();
     let mut deployment = fake.get(DEPLOYMENT).unwrap();
-    deployment["status"] = json!({"readyReplicas": 1});
+    deployment["status"] = json!({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1});
     fake.put(DEPLOYMENT, deployment);
     reconciler.reconcile().await.unwrap();
     (fake, reconciler)
@@ -297,6 +297,24 @@ async fn under_a_refused_spec_what_runs_is_kept_and_renewed() {
         );
         assert_eq!(condition(&fake, "CertificatesReady").0, "True");
     }
+}
+
+#[tokio::test]
+async fn what_the_status_says_of_the_deployment_is_of_after_the_write() {
+    let (fake, mut reconciler) = working().await;
+    let mut stack = fake.get(STACK).unwrap();
+    stack["spec"] = json!({"metricsApi": {"replicas": 2}});
+    stack["metadata"]["generation"] = json!(2);
+    fake.put(STACK, stack);
+    reconciler.reconcile().await.unwrap();
+    let generation = || fake.get(STACK).unwrap()["status"]["observedGeneration"].clone();
+    assert_eq!(generation(), 1);
+    assert_eq!(condition(&fake, "MetricsApiReady").1, "RollingOut");
+    let mut deployment = fake.get(DEPLOYMENT).unwrap();
+    deployment["status"] = json!({"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2});
+    fake.put(DEPLOYMENT, deployment);
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(generation(), 2);
 }
 
 #[tokio::test]

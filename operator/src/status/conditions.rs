@@ -2,6 +2,7 @@
 
 use contract::names;
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::shorten;
@@ -187,7 +188,9 @@ pub(super) fn metrics_api_ready(
     });
     let count = format!("{ready} of {} replicas are ready", wanted.unwrap_or_default());
     if ready > 0 {
-        let reason = if wanted.is_some_and(|wanted| ready < wanted) {
+        let reason = if observed.deployment.as_ref().is_some_and(rolls_out) {
+            "RollingOut"
+        } else if wanted.is_some_and(|wanted| ready < wanted) {
             "SomeReplicasReady"
         } else {
             "ReplicasReady"
@@ -209,6 +212,22 @@ pub(super) fn metrics_api_ready(
         Some(finding) => Judged::of_finding(kind, FALSE, &finding),
         None => Judged::new(kind, FALSE, "NotReady", count),
     }
+}
+
+/// Whether Pods of an earlier revision are still being replaced, and that goes on.
+pub(super) fn rolls_out(deployment: &Deployment) -> bool {
+    let Some(status) = &deployment.status else {
+        return true;
+    };
+    let stuck = status.conditions.iter().flatten().any(|condition| {
+        condition.type_.as_deref() == Some("Progressing") && condition.status.as_deref() == Some("False")
+    });
+    let updated = status.updated_replicas.unwrap_or_default();
+    let wanted = deployment.spec.replicas.unwrap_or(1);
+    let done = status.observed_generation == deployment.metadata.generation
+        && updated >= wanted
+        && status.replicas.unwrap_or_default() <= updated;
+    !(stuck || done)
 }
 
 pub(super) fn kubelets_reachable(observed: &Observed, kubelets: &Kubelets) -> Judged {

@@ -75,7 +75,7 @@ fn working() -> Observed {
         .unwrap(),
         deployment: serde_json::from_value(json!({
             "spec": {"replicas": 2, "selector": {}, "template": {}},
-            "status": {"readyReplicas": 2},
+            "status": {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2},
         }))
         .unwrap(),
         ready_endpoints: 2,
@@ -157,6 +157,45 @@ fn what_cannot_be_seen_is_unknown_and_the_stack_is_ready_as_long_as_the_api_answ
         let status = of(&json!({}), &observed);
         assert_ne!(ready(&status).status, "True", "{part:?}");
     }
+}
+
+#[test]
+fn a_new_generation_is_not_acted_on_before_its_rollout_is_done() {
+    let before = of(&json!({}), &working());
+    let rolled = |deployment: serde_json::Value| {
+        let observed = Observed {
+            deployment: serde_json::from_value(deployment).unwrap(),
+            ..working()
+        };
+        let plan = planned(&json!({}), &observed);
+        let status = status(Some(&before), Some(8), &observed, plan.as_ref(), at(60));
+        let of_ready = ready(&status).observed_generation;
+        assert_eq!(
+            (ready(&status).status.as_str(), of_ready),
+            ("True", status.observed_generation)
+        );
+        let reason = status.conditions[3].reason.clone();
+        (status.observed_generation.unwrap(), reason)
+    };
+    let deployment = |generation: i64, status: serde_json::Value| {
+        json!({"metadata": {"generation": generation},
+            "spec": {"replicas": 2, "selector": {}, "template": {}}, "status": status})
+    };
+    let done = json!({"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2});
+    assert_eq!(
+        rolled(deployment(3, done.clone())),
+        (8, "ReplicasReady".to_owned())
+    );
+    let rolling = (7, "RollingOut".to_owned());
+    assert_eq!(rolled(deployment(4, done)), rolling, "not seen yet");
+    let one = json!({"observedGeneration": 3, "replicas": 2, "updatedReplicas": 1, "readyReplicas": 2});
+    assert_eq!(rolled(deployment(3, one.clone())), rolling);
+    let surge = json!({"observedGeneration": 3, "replicas": 3, "updatedReplicas": 2, "readyReplicas": 2});
+    assert_eq!(rolled(deployment(3, surge)), rolling, "an old one is still there");
+    // One that stands still is found: there is nothing to wait for.
+    let mut stuck = one;
+    stuck["conditions"] = json!([{"type": "Progressing", "status": "False"}]);
+    assert_eq!(rolled(deployment(3, stuck)).0, 8);
 }
 
 #[test]
