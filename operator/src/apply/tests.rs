@@ -220,6 +220,34 @@ async fn our_registration_goes_when_a_version_is_somebody_elses() {
 }
 
 #[tokio::test]
+async fn what_has_no_use_goes_after_the_deployment_that_used_it() {
+    const BUNDLE: &str = "/api/v1/namespaces/ns/configmaps/metrics-api-kubelet-ca";
+    let objects = wanted(Registration::Register);
+    let old = json!({"metadata": {"name": "metrics-api-kubelet-ca",
+        "labels": {"app.kubernetes.io/managed-by": "metricsstack-operator"}}});
+    let fake = Fake::default();
+    fake.put(BUNDLE, old.clone());
+    Applier::new(fake.client(), "ns").apply(&objects).await;
+    let writes = fake.writes();
+    let at = |wanted: String| writes.iter().position(|write| *write == wanted).unwrap();
+    let deleted = at(format!("DELETE {BUNDLE}"));
+    assert!(deleted > at(format!("PATCH {DEPLOYMENT}")), "{writes:?}");
+    assert!(
+        writes[deleted..]
+            .iter()
+            .skip(1)
+            .all(|write| is_registration(write)),
+        "{writes:?}"
+    );
+    // A Deployment that cannot be written may still mount it.
+    let fake = Fake::default();
+    fake.put(BUNDLE, old);
+    fake.always(&format!("PATCH {DEPLOYMENT}"), 422, status(422, "Invalid", "no"));
+    Applier::new(fake.client(), "ns").apply(&objects).await;
+    assert!(fake.get(BUNDLE).is_some());
+}
+
+#[tokio::test]
 async fn what_somebody_added_beside_ours_is_taken_over_and_goes() {
     let (fake, objects) = (Fake::default(), wanted(Registration::AwaitEndpoint));
     let mut hands = Applier::new(fake.client(), "ns");

@@ -79,7 +79,7 @@ fn all_objects() -> Vec<Object> {
             base,
             api_services,
             absent,
-            untouched: _,
+            ..
         } = objects(&plan);
         all.extend(base.into_iter().chain(api_services).chain(absent));
     }

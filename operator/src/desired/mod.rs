@@ -26,7 +26,9 @@ pub struct Objects {
     pub base: Vec<Object>,
     /// The registration, applied last. Empty while it is not due.
     pub api_services: Vec<Object>,
-    /// To be deleted where they exist and are ours.
+    /// The registration, to be deleted before anything else is done.
+    pub unregistered: Vec<Object>,
+    /// To be deleted where they exist and are ours, when nothing rests on them any more.
     pub absent: Vec<Object>,
     /// Left as they are where they exist, whatever they are like.
     pub untouched: Vec<Object>,
@@ -148,17 +150,15 @@ pub fn objects(plan: &Plan) -> Objects {
         .into_iter()
         .map(|version| Object::new(&api_service::metrics(namespace, version, &plan.certificates)))
         .collect();
-    let api_services = match plan.registration {
-        Registration::Register => registration,
-        Registration::AwaitEndpoint => Vec::new(),
-        Registration::Withheld(_) => {
-            absent.extend(registration);
-            Vec::new()
-        }
+    let (api_services, unregistered) = match plan.registration {
+        Registration::Register => (registration, Vec::new()),
+        Registration::AwaitEndpoint => (Vec::new(), Vec::new()),
+        Registration::Withheld(_) => (Vec::new(), registration),
     };
     Objects {
         base,
         api_services,
+        unregistered,
         absent,
         untouched,
     }

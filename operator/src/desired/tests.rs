@@ -76,6 +76,7 @@ fn printable(objects: &Objects) -> Value {
     let Objects {
         base,
         api_services,
+        unregistered,
         absent,
         untouched: _,
     } = objects;
@@ -100,6 +101,7 @@ fn printable(objects: &Objects) -> Value {
     json!({
         "base": base.iter().map(print).collect::<Vec<_>>(),
         "apiServices": api_services.iter().map(print).collect::<Vec<_>>(),
+        "unregistered": unregistered.iter().map(Object::describe).collect::<Vec<_>>(),
         "absent": absent.iter().map(Object::describe).collect::<Vec<_>>(),
     })
 }
@@ -120,7 +122,7 @@ fn each_object_is_labelled_and_none_has_an_owner() {
         base,
         api_services,
         absent,
-        untouched: _,
+        ..
     } = objects(&planned(&everything(), &two_nodes()));
     for object in base.iter().chain(&api_services).chain(&absent) {
         assert!(ours(&object.object.metadata), "{}", object.describe());
@@ -243,11 +245,10 @@ fn nothing_is_registered_while_a_version_is_somebody_elses() {
         },
     ));
     assert!(objects.api_services.is_empty());
-    let absent: Vec<_> = objects.absent.iter().map(Object::describe).collect();
+    let absent: Vec<_> = objects.unregistered.iter().map(Object::describe).collect();
     assert_eq!(
         absent,
         [
-            "ConfigMap monitoring/metrics-api-kubelet-ca",
             "APIService v1.metrics.k8s.io",
             "APIService v1beta1.metrics.k8s.io",
         ]
