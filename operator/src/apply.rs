@@ -52,7 +52,8 @@ impl Applier {
         }
     }
 
-    /// Deletes what shall not be, applies what shall be, the registration last. Objects that are as they shall be are
+    /// Deletes a registration that shall not be, applies what shall be, deletes what has no use then, and registers last.
+    /// Objects that are as they shall be are
     /// not written. One that kube-apiserver refuses does not keep the others.
     pub async fn apply(&mut self, objects: &Objects) -> Applied {
         let mut applied = Applied::default();
@@ -62,7 +63,7 @@ impl Applier {
     }
 
     async fn try_apply(&mut self, objects: &Objects, applied: &mut Applied) -> Result<(), Stop> {
-        for object in &objects.absent {
+        for object in &objects.unregistered {
             let result = self.remove(object).await;
             applied.note(&object.describe(), result)?;
         }
@@ -79,6 +80,12 @@ impl Applier {
                     return Err(Stop);
                 }
             }
+        }
+        // Not if the Deployment could not be written: it may still mount what goes here.
+        let unused = applied.errors.is_empty().then_some(&objects.absent);
+        for object in unused.into_iter().flatten() {
+            let result = self.remove(object).await;
+            applied.note(&object.describe(), result)?;
         }
         if !self.pruned {
             self.prune(objects, applied).await?;
@@ -179,7 +186,7 @@ impl Applier {
     /// Deletes objects of ours that an earlier version of the operator made and this one does not. `APIServices` are
     /// not among them: their names never change, and while no endpoint is ready those that are there stay.
     async fn prune(&mut self, objects: &Objects, applied: &mut Applied) -> Result<(), Stop> {
-        let wanted: BTreeSet<_> = objects.base.iter().map(place).collect();
+        let wanted: BTreeSet<_> = objects.base.iter().chain(&objects.untouched).map(place).collect();
         let errors = applied.errors.len();
         for kind in kinds::made(&self.namespace) {
             let keeps = |name: &str| wanted.contains(&(kind.resource.kind.as_str(), kind.namespace, name));

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
@@ -13,24 +12,24 @@ use kube::runtime::watcher::watch_object;
 use kube::{Api, Client, Config};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseParams};
 use process::shutdown::CancellationToken;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::cluster::{self, LEASE};
 use crate::finalize;
-use crate::kubelets;
+use crate::lease::{self, Loss};
 use crate::metrics::{Metrics, TurnResult};
 use crate::plan::Environment;
 use crate::reconcile::Reconciler;
+use crate::reports;
 use crate::watches;
 
-/// How long a Lease is good for after its last renewal, and how long before its end it is renewed, in seconds.
-const LEASE_DURATION: u64 = 15;
-const LEASE_GRACE: u64 = 5;
 /// Time to give the Lease back, so that the next leader need not wait for its end.
 const RELEASE: Duration = Duration::from_secs(3);
 /// Events come in bursts; this long after the first, one turn sees them all.
 const BURST: Duration = Duration::from_millis(200);
+/// Shortest pause after a failed turn.
+const SOONEST: Duration = Duration::from_secs(1);
 /// Longest pause after failed turns.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// Longest turn: a hung one must not stop all others.
@@ -40,12 +39,12 @@ const TURN: Duration = Duration::from_mins(3);
 const LAST_CHANCE: Duration = Duration::from_secs(25);
 
 /// How a term of office ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Term {
     /// With the process or its namespace.
     Over,
-    /// Somebody deleted the Lease.
-    LeaseGone,
+    /// With the Lease: there is another election.
+    Lost(Loss),
 }
 
 /// One replica of the operator.
@@ -62,12 +61,20 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Reconciles whenever this replica holds the Lease, until `shutdown`. An error is the end of the process: it was
-    /// the leader and is not any more.
+    /// Reconciles whenever this replica holds the Lease, until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let watching =
             Client::try_from(self.config.clone()).context("failed to set up a client for watches")?;
         let client = cluster::calls(&self.config).context("failed to set up a client for calls")?;
+        self.run_with(client, watching, shutdown).await
+    }
+
+    async fn run_with(
+        self,
+        client: Client,
+        watching: Client,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
         let namespace = self.environment.namespace.clone();
 
         let ends = CancellationToken::new();
@@ -79,12 +86,8 @@ impl Operator {
             ends.cancel();
         }
         let watch = tokio::spawn(watch_namespace(watching.clone(), namespace.clone(), ends.clone()));
-        let result = tokio::select! {
-            biased;
-            () = ends.cancelled() => Ok(()),
-            () = shutdown.cancelled() => Ok(()),
-            result = self.serve(&client, &watching, &shutdown, &ends) => result,
-        };
+        // What ends it is looked at inside, so that the Lease is given back.
+        let result = self.serve(&client, &watching, &shutdown, &ends).await;
         // Read once more: a Pod of a namespace that is being deleted may get its signal before the watch its event.
         if ends.is_cancelled()
             || finalize::namespace_ends(&client, &namespace)
@@ -105,8 +108,8 @@ impl Operator {
         shutdown: &CancellationToken,
         ends: &CancellationToken,
     ) -> anyhow::Result<()> {
-        while self.lead(client, watching, shutdown, ends).await? == Term::LeaseGone {
-            tracing::warn!(lease = LEASE, "the Lease was deleted: there is another election");
+        while let Term::Lost(loss) = self.lead(client, watching, shutdown, ends).await? {
+            tracing::warn!(lease = LEASE, %loss, "the Lease is lost: this replica stands for election again");
         }
         Ok(())
     }
@@ -119,34 +122,29 @@ impl Operator {
         shutdown: &CancellationToken,
         ends: &CancellationToken,
     ) -> anyhow::Result<Term> {
-        let stop = async {
+        let told = async || {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = ends.cancelled() => {}
             }
         };
-        let lease = self.lease(client).await;
+        let lease = tokio::select! {
+            biased;
+            () = told() => return Ok(Term::Over),
+            lease = self.lease(client) => lease,
+        };
         let (mut leading, mut task) = lease.watch().await;
-        let result = tokio::select! {
-            () = stop => Ok(Term::Over),
-            () = self.lease_gone(client) => Ok(Term::LeaseGone),
-            result = async {
-                leading.wait_for(|leading| *leading).await.context("the election ended")?;
-                tracing::info!(lease = LEASE, instance = self.instance, "this replica reconciles now");
-                self.metrics.leader.set(1);
-                tokio::select! {
-                    lost = leading.wait_for(|leading| !*leading) => {
-                        lost.context("the election ended")?;
-                        anyhow::bail!("lost the Lease {LEASE}: another replica reconciles");
-                    }
-                    () = self.reconcile_for_ever(client, watching) => Ok(Term::Over),
-                }
-            } => result,
+        let term = tokio::select! {
+            biased;
+            () = told() => Ok(Term::Over),
+            term = self.hold(client, watching, &mut leading) => term,
         };
         self.metrics.leader.set(0);
+        // Nobody listens any more: that gives the Lease back.
         drop(leading);
-        if matches!(result, Ok(Term::LeaseGone)) {
-            // There is nothing to give back, and later it would give back the Lease of our next term.
+        if !matches!(term, Ok(Term::Over)) || ends.is_cancelled() {
+            // There is nothing to give back, and later it would be the Lease of our next term. One that goes with its
+            // namespace is not worth the time either.
             task.abort();
         } else if tokio::time::timeout(RELEASE, &mut task).await.is_err() {
             tracing::warn!(
@@ -154,11 +152,43 @@ impl Operator {
                 "failed to give the Lease back in time; it ends by itself"
             );
         }
-        result
+        term
+    }
+
+    /// Waits until `leading`, then reconciles until the Lease is lost.
+    async fn hold(
+        &self,
+        client: &Client,
+        watching: &Client,
+        leading: &mut watch::Receiver<bool>,
+    ) -> anyhow::Result<Term> {
+        let namespace = &self.environment.namespace;
+        tokio::select! {
+            ready = leading.wait_for(|leading| *leading) => {
+                ready.context("the election ended")?;
+            }
+            () = lease::gone(client, namespace) => return Ok(Term::Lost(Loss::Gone)),
+        }
+        tracing::info!(
+            lease = LEASE,
+            instance = self.instance,
+            "this replica reconciles now"
+        );
+        self.metrics.leader.set(1);
+        tokio::select! {
+            biased;
+            lost = leading.wait_for(|leading| !*leading) => {
+                lost.context("the election ended")?;
+                Ok(Term::Lost(Loss::Taken("another replica".to_owned())))
+            }
+            loss = lease::lost(client, namespace, &self.instance) => Ok(Term::Lost(loss)),
+            () = self.reconcile_for_ever(client, watching) => Ok(Term::Over),
+        }
     }
 
     async fn lease(&self, client: &Client) -> LeaseManager {
-        let parameters = LeaseParams::new(self.instance.clone(), LEASE_DURATION, LEASE_GRACE);
+        let (duration, grace) = (lease::DURATION.as_secs(), lease::GRACE.as_secs());
+        let parameters = LeaseParams::new(self.instance.clone(), duration, grace);
         let mut backoff = Backoff::default();
         loop {
             let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
@@ -177,21 +207,10 @@ impl Operator {
         }
     }
 
-    /// Returns when there is no Lease: whoever watches one goes on failing and never makes another.
-    async fn lease_gone(&self, client: &Client) {
-        let api: Api<Lease> = Api::namespaced(client.clone(), &self.environment.namespace);
-        loop {
-            tokio::time::sleep(Duration::from_secs(LEASE_DURATION)).await;
-            if let Ok(None) = api.get_metadata_opt(LEASE).await {
-                return;
-            }
-        }
-    }
-
     async fn reconcile_for_ever(&self, client: &Client, watching: &Client) {
         let wake = Arc::new(Notify::new());
         let _watches = watches::start(watching, &self.environment.namespace, &wake);
-        let reports = kubelets::Reader::new(&self.config, &self.environment.namespace);
+        let reports = reports::Reader::new(client.clone(), &self.environment.namespace);
         let metrics = self.metrics.clone();
         let mut reconciler =
             Reconciler::new(client, self.environment.clone(), reports, &self.instance, metrics);
@@ -216,11 +235,19 @@ impl Operator {
                     self.metrics.turn(TurnResult::error);
                     let pause = backoff.next();
                     tracing::warn!(error, ?pause, "failed to reconcile; it is tried again");
-                    tokio::time::sleep(pause).await;
+                    after_failure(&wake, pause).await;
                 }
             }
         }
     }
+}
+
+/// Waits `pause` or until something changes, which may be what mends it. Not less than a second: what a failed turn
+/// wrote is heard as a change too.
+async fn after_failure(wake: &Notify, pause: Duration) {
+    let earliest = Instant::now() + SOONEST;
+    let _changed = tokio::time::timeout(pause, wake.notified()).await;
+    tokio::time::sleep_until(earliest).await;
 }
 
 /// Cancels `ends` when the namespace is being deleted.
@@ -278,7 +305,7 @@ struct Backoff(u32);
 
 impl Backoff {
     fn next(&mut self) -> Duration {
-        let pause = Duration::from_secs(1)
+        let pause = SOONEST
             .saturating_mul(2_u32.saturating_pow(self.0))
             .min(LONGEST_BACKOFF);
         self.0 = self.0.saturating_add(1);
@@ -288,7 +315,92 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::fake::Fake;
+
+    const LEASE_PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/metricsstack-operator";
+
+    /// A cluster without a stack, and an operator in it.
+    fn cluster() -> (Fake, Operator) {
+        let fake = Fake::default();
+        fake.put("/api/v1/namespaces/ns", json!({"metadata": {"name": "ns"}}));
+        fake.put(LEASE_PATH, json!({"metadata": {"name": LEASE}, "spec": {}}));
+        let operator = Operator {
+            config: Config::new("https://127.0.0.1:1".parse().unwrap()),
+            environment: Environment::new("ns", "image"),
+            instance: "us".to_owned(),
+            metrics: Metrics::default(),
+        };
+        (fake, operator)
+    }
+
+    fn holder(fake: &Fake) -> Value {
+        fake.get(LEASE_PATH).unwrap()["spec"]["holderIdentity"].clone()
+    }
+
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        let held = tokio::time::timeout(Duration::from_mins(5), async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        assert!(held.await.is_ok(), "{what}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_lease_is_given_back_at_the_end() {
+        let (fake, operator) = cluster();
+        let shutdown = CancellationToken::new();
+        let run = operator.run_with(fake.client(), fake.client(), shutdown.clone());
+        let told = async {
+            until("the Lease is ours", || holder(&fake) == "us").await;
+            shutdown.cancel();
+        };
+        let (result, ()) = tokio::join!(run, told);
+        result.unwrap();
+        assert_eq!(holder(&fake), Value::Null);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_lost_the_lease_stops_and_waits_for_it() {
+        let (fake, operator) = cluster();
+        let shutdown = CancellationToken::new();
+        let metrics = operator.metrics.clone();
+        let run = operator.run_with(fake.client(), fake.client(), shutdown.clone());
+        let leads = |wanted: i64| {
+            let leader = metrics.leader.clone();
+            move || leader.get() == wanted
+        };
+        let others = async {
+            until("it leads", leads(1)).await;
+            let theirs = json!({"holderIdentity": "them", "leaseDurationSeconds": 3600,
+                "renewTime": "2226-11-24T05:00:00.000000Z"});
+            fake.put(LEASE_PATH, json!({"metadata": {"name": LEASE}, "spec": theirs}));
+            until("it stops", leads(0)).await;
+            shutdown.cancel();
+        };
+        let (result, ()) = tokio::join!(run, others);
+        result.unwrap();
+        assert_eq!(holder(&fake), "them");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_heard_during_a_pause_after_a_failure() {
+        let pause = Duration::from_secs(30);
+        for (change, waited) in [(None, 30), (Some(5), 5), (Some(0), 1)] {
+            let (wake, start) = (Notify::new(), Instant::now());
+            let change = async {
+                if let Some(after) = change {
+                    tokio::time::sleep(Duration::from_secs(after)).await;
+                    wake.notify_one();
+                }
+            };
+            tokio::join!(after_failure(&wake, pause), change);
+            assert_eq!(start.elapsed(), Duration::from_secs(waited));
+        }
+    }
 
     #[test]
     fn pauses_double_and_end_somewhere() {

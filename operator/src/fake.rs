@@ -18,11 +18,13 @@ struct State {
     objects: BTreeMap<String, Value>,
     /// Answers that are given whatever the objects are, by method and path.
     answers: BTreeMap<String, (u16, Value)>,
+    /// The same, for the next call only.
+    once: BTreeMap<String, (u16, Value)>,
     writes: Vec<String>,
     version: u64,
 }
 
-const COLLECTIONS: [&str; 15] = [
+const COLLECTIONS: [&str; 16] = [
     "apiservices",
     "clusterrolebindings",
     "clusterroles",
@@ -31,6 +33,7 @@ const COLLECTIONS: [&str; 15] = [
     "endpointslices",
     "events",
     "metricsstacks",
+    "namespaces",
     "nodes",
     "pods",
     "rolebindings",
@@ -93,6 +96,20 @@ impl Fake {
             .insert(call.to_owned(), (status, body));
     }
 
+    /// Answers `call` in this way one time.
+    pub(crate) fn once(&self, call: &str, status: u16, body: Value) {
+        self.0
+            .lock()
+            .unwrap()
+            .once
+            .insert(call.to_owned(), (status, body));
+    }
+
+    /// Answers `call` from the objects again.
+    pub(crate) fn answer_again(&self, call: &str) {
+        self.0.lock().unwrap().answers.remove(call);
+    }
+
     /// Every write since the last call, as method and path.
     pub(crate) fn writes(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap().writes)
@@ -103,6 +120,9 @@ impl Fake {
         let call = format!("{method} {path}");
         if method != Method::GET {
             state.writes.push(call.clone());
+        }
+        if let Some(answer) = state.once.remove(&call) {
+            return answer;
         }
         if let Some(answer) = state.answers.get(&call) {
             return answer.clone();

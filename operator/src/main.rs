@@ -1,5 +1,6 @@
 //! Kubernetes operator that reconciles `MetricsStack`.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use metricsstack_operator::api::ImagePullPolicy;
 use metricsstack_operator::controller::Operator;
 use metricsstack_operator::metrics::Metrics;
 use metricsstack_operator::plan::Environment;
@@ -44,6 +47,24 @@ struct Run {
     /// Image with metrics-api, for a stack that names none.
     #[arg(long, env = "METRICS_API_IMAGE", value_name = "IMAGE", value_parser = NonEmptyStringValueParser::new())]
     metrics_api_image: String,
+    /// When that image is pulled, for a stack that does not say: `Always`, `IfNotPresent` or `Never`.
+    #[arg(
+        long,
+        env = "METRICS_API_IMAGE_PULL_POLICY",
+        value_name = "POLICY",
+        default_value = "IfNotPresent",
+        value_parser = pull_policy
+    )]
+    metrics_api_image_pull_policy: ImagePullPolicy,
+    /// Names of Secrets of the namespace with credentials of that image's registry, for a stack that names none.
+    #[arg(
+        long,
+        env = "METRICS_API_IMAGE_PULL_SECRETS",
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    metrics_api_image_pull_secrets: Vec<String>,
     /// Name of this Pod: who holds the Lease.
     #[arg(long, env = "POD_NAME", value_parser = NonEmptyStringValueParser::new())]
     pod_name: String,
@@ -89,10 +110,57 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected seconds or minutes, such as 90s or 2m".to_owned())
 }
 
+fn pull_policy(text: &str) -> Result<ImagePullPolicy, String> {
+    use ImagePullPolicy::{Always, IfNotPresent, Never};
+    [Always, IfNotPresent, Never]
+        .into_iter()
+        .find(|policy| policy.as_str() == text)
+        .ok_or_else(|| "expected Always, IfNotPresent or Never".to_owned())
+}
+
+impl Cli {
+    /// As clap does it, but errors name the variable as well as the flag: in a Pod that is where a value comes from.
+    fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(arguments).map_err(|mut error| {
+            let named = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::String(flag)) => Some(ContextValue::String(with_variable(flag))),
+                Some(ContextValue::Strings(flags)) => Some(ContextValue::Strings(
+                    flags.iter().map(|flag| with_variable(flag)).collect(),
+                )),
+                _ => None,
+            };
+            if let Some(named) = named {
+                error.insert(ContextKind::InvalidArg, named);
+            }
+            error
+        })
+    }
+}
+
+/// A flag as clap prints it, `--name <VALUE>`, and the variable that is read for it.
+fn with_variable(flag: &str) -> String {
+    let name = flag.split_whitespace().next().unwrap_or_default();
+    let cli = Cli::command();
+    let variable = cli
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .find(|argument| {
+            argument
+                .get_long()
+                .is_some_and(|long| name == format!("--{long}"))
+        })
+        .and_then(clap::Arg::get_env);
+    match variable {
+        Some(variable) => format!("{flag} (or the variable {})", variable.display()),
+        None => flag.to_owned(),
+    }
+}
+
 /// One thread: there is little to do, and each further thread costs memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let result = match cli.command {
         Command::Run(run) => Box::pin(run.run()).await,
         Command::Crd => print_crd(),
         Command::DeleteStack(delete) => delete.run().await,
@@ -148,6 +216,8 @@ impl Run {
             environment: Environment {
                 namespace: self.namespace,
                 image: self.metrics_api_image,
+                image_pull_policy: self.metrics_api_image_pull_policy,
+                image_pull_secrets: self.metrics_api_image_pull_secrets,
             },
             instance: self.pod_name,
             metrics,
@@ -182,7 +252,8 @@ mod tests {
     ];
 
     fn refusal(arguments: &[&str]) -> String {
-        Cli::try_parse_from(arguments).err().unwrap().to_string()
+        let arguments = arguments.iter().map(OsString::from);
+        Cli::read(arguments).err().unwrap().to_string()
     }
 
     #[test]
@@ -198,12 +269,18 @@ mod tests {
                 .collect();
             refusal(&rest)
         };
-        for flag in ["--namespace", "--metrics-api-image", "--pod-name"] {
-            assert!(without(flag).contains(flag), "{flag}");
+        for (flag, variable) in [
+            ("--namespace", "POD_NAMESPACE"),
+            ("--metrics-api-image", "METRICS_API_IMAGE"),
+            ("--pod-name", "POD_NAME"),
+        ] {
+            let refusal = without(flag);
+            assert!(refusal.contains(flag) && refusal.contains(variable), "{refusal}");
         }
         for (flag, value) in [
             ("--admin-address", "8080"),
             ("--log-format", "xml"),
+            ("--metrics-api-image-pull-policy", "Sometimes"),
             ("--no-such-flag", "1"),
         ] {
             let mut arguments = GOOD.to_vec();
@@ -211,6 +288,24 @@ mod tests {
             assert!(refusal(&arguments).contains(flag), "{flag}");
         }
         assert!(refusal(&["operator", "delete-stack", "--timeout", "soon"]).contains("--timeout"));
+    }
+
+    #[test]
+    fn the_image_is_pulled_as_the_flags_say() {
+        let parsed = |more: &[&str]| match Cli::try_parse_from(GOOD.iter().chain(more)).unwrap().command {
+            Command::Run(run) => (
+                run.metrics_api_image_pull_policy,
+                run.metrics_api_image_pull_secrets,
+            ),
+            Command::Crd | Command::DeleteStack(_) => unreachable!(),
+        };
+        assert_eq!(parsed(&[]), (ImagePullPolicy::IfNotPresent, Vec::new()));
+        let flags = [
+            "--metrics-api-image-pull-policy=Never",
+            "--metrics-api-image-pull-secrets=a,b",
+        ];
+        let secrets = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(parsed(&flags), (ImagePullPolicy::Never, secrets));
     }
 
     #[test]

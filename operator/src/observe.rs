@@ -14,12 +14,12 @@ use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
 use crate::cluster::{self, KUBE_SYSTEM};
-use crate::kubelets;
+use crate::reports;
 
 /// Everything seen. Plain data: nothing here asks the cluster again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
-    /// Every Node, with what scheduling needs.
+    /// Every Node, with what scheduling needs. Those of an earlier look where they cannot be read now.
     pub nodes: Vec<NodeFacts>,
     /// The Secret with the certificate authority.
     pub ca_secret: Option<Secret>,
@@ -43,6 +43,45 @@ pub struct Observed {
     pub conflicts: Vec<Conflict>,
     /// What could not be applied and why, in one line.
     pub apply_error: Option<String>,
+    /// What could not be read and why, in one line each. It is empty above, which does not mean that there is none.
+    pub unseen: BTreeMap<Part, String>,
+}
+
+impl Observed {
+    /// Whether this part could be read.
+    #[must_use]
+    pub fn sees(&self, part: Part) -> bool {
+        !self.unseen.contains_key(&part)
+    }
+}
+
+/// What the operator can do without seeing: certificates and the registration are kept all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The Nodes.
+    Nodes,
+    /// metrics-api's Deployment.
+    Deployment,
+    /// Its Pods.
+    Pods,
+    /// Its Service's endpoints.
+    Endpoints,
+    /// What kube-apiserver publishes for extension API servers.
+    FrontProxy,
+}
+
+impl Part {
+    /// In words.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Nodes => "the Nodes",
+            Self::Deployment => "metrics-api's Deployment",
+            Self::Pods => "metrics-api's Pods",
+            Self::Endpoints => "metrics-api's EndpointSlices",
+            Self::FrontProxy => "ConfigMap kube-system/extension-apiserver-authentication",
+        }
+    }
 }
 
 /// What scheduling needs to know of a Node.
@@ -108,7 +147,8 @@ const NODE_PAGE: u32 = 100;
 /// How long the list of nodes is good for. It decides the number of replicas and their size, which can wait.
 const NODES_FRESH: Duration = Duration::from_mins(1);
 
-/// Something could not be read. What was not seen must not count as absent: a certificate authority would be replaced.
+/// Something could not be read that nothing can be done without. What was not seen must not count as absent: a
+/// certificate authority would be replaced, a registration of somebody else overwritten.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read {what}: {}", cluster::describe(.source))]
 pub struct ObserveError {
@@ -116,18 +156,32 @@ pub struct ObserveError {
     source: kube::Error,
 }
 
+impl ObserveError {
+    /// What could not be read.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// Whether kube-apiserver said no, which the next try will hardly change.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        cluster::is_refusal(&self.source)
+    }
+}
+
 /// Looks at the cluster.
 pub struct Observer {
     client: Client,
     namespace: String,
-    reports: kubelets::Reader,
+    reports: reports::Reader,
     nodes: Option<(Instant, Vec<NodeFacts>)>,
 }
 
 impl Observer {
     /// For an operator in `namespace`.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, reports: kubelets::Reader) -> Self {
+    pub fn new(client: Client, namespace: &str, reports: reports::Reader) -> Self {
         Self {
             client,
             namespace: namespace.to_owned(),
@@ -136,9 +190,10 @@ impl Observer {
         }
     }
 
-    /// Everything but [`Observed::read`] and what an apply finds out.
+    /// Everything but the [reports](Self::reports), [`Observed::read`] and what an apply finds out.
     pub async fn observe(&mut self) -> Result<Observed, ObserveError> {
-        let nodes = self.nodes().await?;
+        let mut unseen = BTreeMap::new();
+        let nodes = self.nodes().await;
         let secrets: Api<Secret> = self.own();
         let deployments: Api<Deployment> = self.own();
         let pods: Api<Pod> = self.own();
@@ -146,41 +201,69 @@ impl Observer {
         let kube_system: Api<ConfigMap> = Api::namespaced(self.client.clone(), KUBE_SYSTEM);
         let of_pods = ListParams::default().labels(&pod_labels());
         let of_service = ListParams::default().labels(&endpoint_labels());
-        let (ca_secret, serving_secret, deployment, pods, endpoints, api_services, authentication) = tokio::try_join!(
-            named(
-                "the certificate authority's Secret",
-                secrets.get_opt(names::CA_SECRET)
-            ),
-            named(
-                "the serving certificate's Secret",
-                secrets.get_opt(names::SERVING_SECRET)
-            ),
-            named(
-                "metrics-api's Deployment",
-                deployments.get_opt(names::METRICS_API)
-            ),
-            named("metrics-api's Pods", pods.list(&of_pods)),
-            named("metrics-api's EndpointSlices", endpoints.list(&of_service)),
-            named("the APIServices", cluster::api_services(&self.client)),
-            named(
-                "kube-system/extension-apiserver-authentication",
-                kube_system.get_opt(names::AUTHENTICATION_CONFIG_MAP)
-            ),
-        )?;
-        let pods = pods.items;
-        let replicas = self.reports.read(&pods, ca_secret.as_ref()).await;
+        let essential = async {
+            tokio::try_join!(
+                named(
+                    "the certificate authority's Secret",
+                    secrets.get_opt(names::CA_SECRET)
+                ),
+                named(
+                    "the serving certificate's Secret",
+                    secrets.get_opt(names::SERVING_SECRET)
+                ),
+                named("the APIServices", cluster::api_services(&self.client)),
+            )
+        };
+        let (essential, deployment, pods, endpoints, authentication) = tokio::join!(
+            essential,
+            deployments.get_opt(names::METRICS_API),
+            pods.list(&of_pods),
+            endpoints.list(&of_service),
+            kube_system.get_opt(names::AUTHENTICATION_CONFIG_MAP),
+        );
+        let (ca_secret, serving_secret, api_services) = essential?;
+        if let Err(error) = nodes {
+            unseen.insert(Part::Nodes, cluster::describe(&error));
+        }
+        let deployment = seen(Part::Deployment, deployment, &mut unseen).flatten();
+        let pods = seen(Part::Pods, pods, &mut unseen);
+        let ready_endpoints = seen(Part::Endpoints, endpoints, &mut unseen).map_or_else(
+            || ready_replicas(deployment.as_ref()),
+            |slices| ready_endpoints(&slices.items),
+        );
         Ok(Observed {
-            nodes,
+            nodes: self
+                .nodes
+                .as_ref()
+                .map(|(_, nodes)| nodes.clone())
+                .unwrap_or_default(),
             ca_secret,
             serving_secret,
+            pods: pods.map(|pods| pods.items).unwrap_or_default(),
+            ready_endpoints,
             deployment,
-            pods,
-            ready_endpoints: ready_endpoints(&endpoints.items),
             api_services,
-            authentication,
-            replicas,
+            authentication: seen(Part::FrontProxy, authentication, &mut unseen).flatten(),
+            unseen,
             ..Observed::default()
         })
+    }
+
+    /// metrics-api's Deployment, after something was written.
+    pub async fn deployment(&self, observed: &mut Observed) {
+        let deployments: Api<Deployment> = self.own();
+        if let Ok(deployment) = deployments.get_opt(names::METRICS_API).await {
+            observed.deployment = deployment;
+        }
+    }
+
+    /// What each replica says about the nodes. Later than the rest: it takes the authority that shall be, not the one
+    /// that was found.
+    pub async fn reports(&mut self, observed: &mut Observed) {
+        observed.replicas = self
+            .reports
+            .read(&observed.pods, observed.ca_secret.as_ref())
+            .await;
     }
 
     fn own<K>(&self) -> Api<K>
@@ -190,27 +273,28 @@ impl Observer {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    async fn nodes(&mut self) -> Result<Vec<NodeFacts>, ObserveError> {
-        if let Some((_, nodes)) = self
+    /// Looks at the nodes again if it is time.
+    async fn nodes(&mut self) -> Result<(), kube::Error> {
+        if self
             .nodes
             .as_ref()
-            .filter(|(read, _)| read.elapsed() < NODES_FRESH)
+            .is_some_and(|(read, _)| read.elapsed() < NODES_FRESH)
         {
-            return Ok(nodes.clone());
+            return Ok(());
         }
         let api: Api<Node> = Api::all(self.client.clone());
         let mut nodes = Vec::new();
         let mut page = ListParams::default().limit(NODE_PAGE);
         loop {
-            let list = named("the Nodes", api.list(&page)).await?;
+            let list = api.list(&page).await?;
             nodes.extend(list.items.iter().map(NodeFacts::from));
             match list.metadata.continue_ {
                 Some(token) if !token.is_empty() => page.continue_token = Some(token),
                 _ => break,
             }
         }
-        self.nodes = Some((Instant::now(), nodes.clone()));
-        Ok(nodes)
+        self.nodes = Some((Instant::now(), nodes));
+        Ok(())
     }
 }
 
@@ -244,6 +328,18 @@ fn ready_endpoints(slices: &[EndpointSlice]) -> usize {
         })
         .map(|endpoint| endpoint.addresses.len())
         .sum()
+}
+
+fn ready_replicas(deployment: Option<&Deployment>) -> usize {
+    deployment
+        .and_then(|deployment| deployment.status.as_ref()?.ready_replicas)
+        .and_then(|ready| usize::try_from(ready).ok())
+        .unwrap_or_default()
+}
+
+fn seen<T>(part: Part, read: Result<T, kube::Error>, unseen: &mut BTreeMap<Part, String>) -> Option<T> {
+    read.map_err(|error| unseen.insert(part, cluster::describe(&error)))
+        .ok()
 }
 
 async fn named<T>(

@@ -10,15 +10,16 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::api::{MetricsStack, MetricsStackStatus};
+use crate::api::{MetricsStack, MetricsStackSpec, MetricsStackStatus};
 use crate::apply::{Applied, Applier};
 use crate::desired::{self, Objects};
+use crate::diagnose::{self, Finding};
 use crate::events::Publisher;
 use crate::finalize::{self, Extent, FinalizeError};
 use crate::metrics::Metrics;
 use crate::observe::{ObserveError, Observed, Observer, Read};
 use crate::plan::{self, Environment, Plan, Refusal, Registration};
-use crate::{cluster, diagnose, kubelets, restart, status, verify};
+use crate::{cluster, reports, restart, status, verify};
 
 /// Time between turns when all is well: metrics are read, kubelets looked at, and objects compared that often.
 const QUIET: Duration = Duration::from_secs(30);
@@ -26,7 +27,9 @@ const QUIET: Duration = Duration::from_secs(30);
 const EAGER: Duration = Duration::from_secs(2);
 /// Time that kube-aggregator gets to find out about a new APIService before the first read counts as failed.
 const REGISTERED: Duration = Duration::from_secs(10);
-/// Pause between reads until then.
+/// How many reads must fail before that is said.
+const TRIES: u32 = 2;
+/// Pause between reads.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Why a turn ended early. It is done again.
@@ -61,6 +64,10 @@ pub struct Reconciler {
     /// spoilt comes back as it was; a new one would leave metrics-api with a certificate that nobody trusts until
     /// kubelet has brought it another.
     authority: Option<Secret>,
+    /// The last spec without a fault: what runs is kept by it while a later one has faults.
+    last_good: Option<MetricsStackSpec>,
+    /// How many turns in a row could not read what all else rests on.
+    blind: u32,
     /// Since when something is not as it shall be.
     unready: Option<Instant>,
 }
@@ -71,7 +78,7 @@ impl Reconciler {
     pub fn new(
         client: &Client,
         environment: Environment,
-        reports: kubelets::Reader,
+        reports: reports::Reader,
         instance: &str,
         metrics: Metrics,
     ) -> Self {
@@ -83,6 +90,8 @@ impl Reconciler {
             environment,
             metrics,
             authority: None,
+            last_good: None,
+            blind: 0,
             unready: None,
         }
     }
@@ -93,7 +102,7 @@ impl Reconciler {
         let stack = api.get_opt(names::STACK_NAME).await.map_err(on_stack("read"))?;
         let Some(stack) = stack else {
             self.unready = None;
-            self.authority = None;
+            self.forget();
             return Ok(QUIET);
         };
         if stack.metadata.deletion_timestamp.is_some() {
@@ -103,8 +112,7 @@ impl Reconciler {
                     self.publisher.still_there(&stack, &error.to_string()).await;
                     return Err(error.into());
                 }
-                // Another stack gets another one.
-                self.authority = None;
+                self.forget();
                 tracing::info!("the stack and everything of it is gone");
             }
             return Ok(QUIET);
@@ -119,6 +127,12 @@ impl Reconciler {
         Ok(self.wait(&status, next_check))
     }
 
+    /// Another stack gets another authority, and has another spec.
+    fn forget(&mut self) {
+        self.authority = None;
+        self.last_good = None;
+    }
+
     async fn finalize(&self) -> Result<(), FinalizeError> {
         finalize::remove(&self.client, &self.environment.namespace, Extent::Everything).await?;
         finalize::release(&self.client).await
@@ -128,10 +142,26 @@ impl Reconciler {
         &mut self,
         stack: &MetricsStack,
     ) -> Result<(MetricsStackStatus, Option<Timestamp>), ReconcileError> {
-        let mut observed = Box::pin(self.observer.observe()).await?;
+        let mut observed = match Box::pin(self.observer.observe()).await {
+            Ok(observed) => observed,
+            Err(error) => {
+                self.blind = self.blind.saturating_add(1);
+                // One hiccup is no news.
+                if error.is_refusal() || self.blind > 1 {
+                    self.tell_blind(stack, &error).await?;
+                }
+                return Err(error.into());
+            }
+        };
+        self.blind = 0;
         self.recall_authority(&mut observed);
+        self.observer.reports(&mut observed).await;
         let now = Timestamp::now();
-        let outcome = plan::plan(stack, &observed, &self.environment, now);
+        let last_good = self.last_good.as_ref();
+        let outcome = plan::plan(stack, last_good, &observed, &self.environment, now);
+        if outcome.as_ref().is_ok_and(|plan| plan.problems.is_empty()) {
+            self.last_good = Some(stack.spec.clone());
+        }
         let applied = match &outcome {
             Ok(plan) => {
                 let objects = desired::objects(plan);
@@ -146,7 +176,7 @@ impl Reconciler {
                 }
                 applied
             }
-            // What runs is left as it is.
+            // There is nothing to do, or no way to do it.
             Err(_) => Applied::default(),
         };
         self.metrics.writes.inc_by(applied.writes);
@@ -154,6 +184,9 @@ impl Reconciler {
             self.restart(&observed).await;
         }
         observed.read = self.verify(&outcome, &observed, &applied).await;
+        if applied.writes > 0 {
+            self.observer.deployment(&mut observed).await;
+        }
         // Now with what kube-aggregator says of what was just written.
         if let Ok(api_services) = cluster::api_services(&self.client).await {
             observed.api_services = api_services;
@@ -169,13 +202,29 @@ impl Reconciler {
             outcome,
             Timestamp::now(),
         );
-        if stack.status.as_ref() != Some(&status) {
-            self.write(&status).await?;
-            self.publisher
-                .publish(stack, &status, &diagnose::findings(&observed, outcome))
-                .await;
-        }
+        self.tell(stack, &status, &diagnose::findings(&observed, outcome))
+            .await?;
         Ok((status, outcome.ok().map(|plan| plan.next_check)))
+    }
+
+    /// Writes the status and publishes what is new in it, if anything is.
+    async fn tell(
+        &self,
+        stack: &MetricsStack,
+        status: &MetricsStackStatus,
+        findings: &[Finding],
+    ) -> Result<(), ReconcileError> {
+        if stack.status.as_ref() != Some(status) {
+            self.write(status).await?;
+            self.publisher.publish(stack, status, findings).await;
+        }
+        Ok(())
+    }
+
+    async fn tell_blind(&self, stack: &MetricsStack, error: &ObserveError) -> Result<(), ReconcileError> {
+        let (previous, generation) = (stack.status.as_ref(), stack.metadata.generation);
+        let (status, finding) = status::blind(previous, generation, error, Timestamp::now());
+        self.tell(stack, &status, &[finding]).await
     }
 
     fn recall_authority(&self, observed: &mut Observed) {
@@ -226,9 +275,13 @@ impl Reconciler {
             return Read::NotTried;
         }
         let deadline = Instant::now() + REGISTERED;
+        let mut tries = 0;
         loop {
             let read = verify::read(&self.client).await;
-            if read == Read::Succeeded || !applied.registered || Instant::now() >= deadline {
+            tries += 1;
+            // A connection may break once: that is not worth a word.
+            let enough = tries >= TRIES && (!applied.registered || Instant::now() >= deadline);
+            if read == Read::Succeeded || enough {
                 return read;
             }
             tokio::time::sleep(PAUSE).await;

@@ -14,8 +14,8 @@ use crate::api::{
 };
 use crate::certificates::KeyPair;
 use crate::desired;
-use crate::diagnose::{self, Finding, Kubelets};
-use crate::observe::Observed;
+use crate::diagnose::{self, Finding, Kubelets, Reason, Severity};
+use crate::observe::{ObserveError, Observed};
 use crate::plan::{self, Plan, Refusal};
 
 /// Most findings that are kept: the rest is more of the same.
@@ -35,14 +35,15 @@ pub fn status(
     let findings = diagnose::findings(observed, outcome);
     let kubelets = diagnose::survey(observed, outcome.ok());
     // What is made but not kept is made anew in the next turn: it is nothing to tell of.
+    let generation = acted_on(previous, generation, observed, outcome);
     let kept = outcome.is_ok_and(|plan| plan.renewed.is_empty())
         || (observed.conflicts.is_empty() && observed.apply_error.is_none());
-    let certificates = certificates(previous, outcome.ok().filter(|_| kept));
+    let certificates = certificates(previous, outcome, kept);
     let judged = [
-        conditions::aggregation(&findings),
-        conditions::certificates_ready(outcome, &certificates, kept, &findings),
+        conditions::aggregation(observed, &findings),
+        conditions::certificates_ready(outcome, kept, &findings),
         conditions::metrics_api_ready(observed, outcome, &findings),
-        conditions::kubelets_reachable(&kubelets),
+        conditions::kubelets_reachable(observed, &kubelets),
         conditions::available(observed, outcome),
     ];
     let ready = conditions::ready(&judged, &findings, &kubelets);
@@ -70,6 +71,52 @@ pub fn status(
     }
 }
 
+/// The generation that the status is about: not a new one before metrics-api runs as it asks. Until then, what answers
+/// is metrics-api as it was; `kubectl wait` and Argo CD wait for this field.
+fn acted_on(
+    previous: Option<&MetricsStackStatus>,
+    generation: Option<i64>,
+    observed: &Observed,
+    outcome: Result<&Plan, &Refusal>,
+) -> Option<i64> {
+    let follows = outcome.is_ok_and(|plan| plan.problems.is_empty() && !plan.keeps_workload);
+    let applied = observed.apply_error.is_none() && observed.conflicts.is_empty();
+    previous
+        .and_then(|previous| previous.observed_generation)
+        .filter(|_| follows && applied && observed.deployment.as_ref().is_some_and(conditions::rolls_out))
+        .or(generation)
+}
+
+/// The status while something could not be read that all else rests on: what was known may not be true any more.
+#[must_use]
+pub fn blind(
+    previous: Option<&MetricsStackStatus>,
+    generation: Option<i64>,
+    error: &ObserveError,
+    now: Timestamp,
+) -> (MetricsStackStatus, Finding) {
+    let finding = Finding {
+        reason: Reason::NotObserved,
+        severity: Severity::Failure,
+        evidence: error.to_string(),
+    };
+    let mut status = previous.cloned().unwrap_or_default();
+    // The text of an error may differ from try to try.
+    let said = status
+        .findings
+        .first()
+        .is_some_and(|known| known.reason == finding.reason.name() && known.message.contains(error.what()));
+    let unknown = status.conditions.iter().all(|known| known.status == "Unknown");
+    if !(said && unknown) {
+        status.findings = vec![finding_status(&finding)];
+        status.conditions = conditions::blind(&finding.evidence)
+            .into_iter()
+            .map(|judged| judged.into_condition(previous, generation, now))
+            .collect();
+    }
+    (status, finding)
+}
+
 fn shorten(text: &str) -> String {
     if text.chars().count() <= MAX_TEXT {
         return text.to_owned();
@@ -85,12 +132,20 @@ fn finding_status(finding: &Finding) -> FindingStatus {
     }
 }
 
-/// Without a plan the certificates are as they were.
-fn certificates(previous: Option<&MetricsStackStatus>, plan: Option<&Plan>) -> Vec<CertificateStatus> {
-    let Some(plan) = plan else {
-        return previous
-            .map(|previous| previous.certificates.clone())
-            .unwrap_or_default();
+/// While no certificate can be made or kept, they are as they were.
+fn certificates(
+    previous: Option<&MetricsStackStatus>,
+    outcome: Result<&Plan, &Refusal>,
+    kept: bool,
+) -> Vec<CertificateStatus> {
+    let plan = match outcome {
+        Ok(plan) if kept => plan,
+        Err(Refusal::InvalidSpec(_)) => return Vec::new(),
+        Ok(_) | Err(Refusal::Certificates(_)) => {
+            return previous
+                .map(|previous| previous.certificates.clone())
+                .unwrap_or_default();
+        }
     };
     let of = |name: &str, pair: &KeyPair| CertificateStatus {
         name: name.to_owned(),

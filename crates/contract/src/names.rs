@@ -22,7 +22,8 @@ pub const NAME_LABEL: &str = "app.kubernetes.io/name";
 
 /// Name of metrics-api's Deployment, Service, ServiceAccount, and prefix of its other objects.
 pub const METRICS_API: &str = "metrics-api";
-/// ServiceAccount whose short-lived token is what kubelets get to see. It may `get` `nodes/metrics` and `nodes/stats`.
+/// ServiceAccount whose short-lived token is what kubelets get to see. It may `get` `nodes/metrics` and `nodes/stats`, and
+/// [`DEBUG_NODES_PATH`], for which the operator shows such a token to metrics-api.
 pub const KUBELET_SERVICE_ACCOUNT: &str = "metrics-api-kubelet";
 /// Secret with the certificate authority of the serving certificate (`tls.crt`, `tls.key`). Read by the operator only.
 pub const CA_SECRET: &str = "metrics-api-ca";

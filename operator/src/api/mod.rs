@@ -70,10 +70,11 @@ pub struct MetricsApiSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^\S+$"))]
     pub image: Option<String>,
-    /// When the image is pulled. Default: `IfNotPresent`.
+    /// When the image is pulled. Default: as the operator's own image (the chart's `imagePullPolicy`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<ImagePullPolicy>,
-    /// Secrets in the operator's namespace with credentials of the image's registry.
+    /// Secrets in the operator's namespace with credentials of the image's registry. Default: those of the operator's own
+    /// image (the chart's `imagePullSecrets`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::image_pull_secrets")]
     pub image_pull_secrets: Option<Vec<LocalObjectReference>>,

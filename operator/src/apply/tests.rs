@@ -18,12 +18,9 @@ fn wanted(registration: Registration) -> Objects {
         "metadata": {"name": "default"}, "spec": {},
     }))
     .unwrap();
-    let environment = Environment {
-        namespace: "ns".to_owned(),
-        image: "image".to_owned(),
-    };
+    let environment = Environment::new("ns", "image");
     let now = Timestamp::from_second(1_790_000_000).unwrap();
-    let mut plan = plan(&stack, &Observed::default(), &environment, now).unwrap();
+    let mut plan = plan(&stack, None, &Observed::default(), &environment, now).unwrap();
     plan.registration = registration;
     objects(&plan)
 }
@@ -220,6 +217,34 @@ async fn our_registration_goes_when_a_version_is_somebody_elses() {
         ["DELETE /apis/apiregistration.k8s.io/v1/apiservices/v1.metrics.k8s.io"]
     );
     assert!(fake.get(theirs).is_some());
+}
+
+#[tokio::test]
+async fn what_has_no_use_goes_after_the_deployment_that_used_it() {
+    const BUNDLE: &str = "/api/v1/namespaces/ns/configmaps/metrics-api-kubelet-ca";
+    let objects = wanted(Registration::Register);
+    let old = json!({"metadata": {"name": "metrics-api-kubelet-ca",
+        "labels": {"app.kubernetes.io/managed-by": "metricsstack-operator"}}});
+    let fake = Fake::default();
+    fake.put(BUNDLE, old.clone());
+    Applier::new(fake.client(), "ns").apply(&objects).await;
+    let writes = fake.writes();
+    let at = |wanted: String| writes.iter().position(|write| *write == wanted).unwrap();
+    let deleted = at(format!("DELETE {BUNDLE}"));
+    assert!(deleted > at(format!("PATCH {DEPLOYMENT}")), "{writes:?}");
+    assert!(
+        writes[deleted..]
+            .iter()
+            .skip(1)
+            .all(|write| is_registration(write)),
+        "{writes:?}"
+    );
+    // A Deployment that cannot be written may still mount it.
+    let fake = Fake::default();
+    fake.put(BUNDLE, old);
+    fake.always(&format!("PATCH {DEPLOYMENT}"), 422, status(422, "Invalid", "no"));
+    Applier::new(fake.client(), "ns").apply(&objects).await;
+    assert!(fake.get(BUNDLE).is_some());
 }
 
 #[tokio::test]

@@ -100,13 +100,32 @@ pub fn judge(
     }
 }
 
+/// The lifetimes that what is stored was made with; those of `otherwise` where that cannot be read.
+#[must_use]
+pub fn lifetimes(ca: Option<&Secret>, leaf: Option<&Secret>, otherwise: Lifetimes) -> Lifetimes {
+    let lifetime = |pair: &KeyPair| Duration::try_from(pair.not_after().duration_since(made(pair))).ok();
+    Lifetimes {
+        ca: read(ca)
+            .ok()
+            .filter(KeyPair::is_ca)
+            .and_then(|ca| lifetime(&ca))
+            .unwrap_or(otherwise.ca),
+        leaf: read(leaf)
+            .ok()
+            .and_then(|leaf| lifetime(&leaf))
+            .unwrap_or(otherwise.leaf),
+    }
+}
+
 fn replaced() -> Unfit {
     Unfit::Unverified("its authority is replaced".to_owned())
 }
 
-/// When an authority was made.
-fn made(ca: &KeyPair) -> Timestamp {
-    ca.not_before().saturating_add(BACKDATE).unwrap_or(Timestamp::MAX)
+/// When a certificate was made.
+fn made(pair: &KeyPair) -> Timestamp {
+    pair.not_before()
+        .saturating_add(BACKDATE)
+        .unwrap_or(Timestamp::MAX)
 }
 
 fn bytes<'a>(secret: Option<&'a Secret>, key: &str) -> &'a [u8] {

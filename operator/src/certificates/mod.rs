@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 pub use authority::{Authority, BUNDLE};
 pub use issue::{IssueError, issue};
-pub use judge::{Judgement, Unfit, judge};
+pub use judge::{Judgement, Unfit, judge, lifetimes};
 pub use pair::{KeyPair, PairError};
 
 /// How far back a new certificate starts, for clocks that are behind.

@@ -26,8 +26,12 @@ pub struct Objects {
     pub base: Vec<Object>,
     /// The registration, applied last. Empty while it is not due.
     pub api_services: Vec<Object>,
-    /// To be deleted where they exist and are ours.
+    /// The registration, to be deleted before anything else is done.
+    pub unregistered: Vec<Object>,
+    /// To be deleted where they exist and are ours, when nothing rests on them any more.
     pub absent: Vec<Object>,
+    /// Left as they are where they exist, whatever they are like.
+    pub untouched: Vec<Object>,
 }
 
 /// One object as it is sent to kube-apiserver.
@@ -123,33 +127,40 @@ pub fn objects(plan: &Plan) -> Objects {
         Object::new(&rbac::kubelet_binding(namespace)),
         Object::new(&rbac::auth_delegator_binding(namespace)),
         Object::new(&rbac::auth_reader_binding(namespace)),
-        Object::new(&rbac::own_role(namespace, plan.kubelet.tls_mode)),
         Object::new(&rbac::own_role_binding(namespace)),
         Object::new(&service::metrics_api(namespace)),
     ];
     let mut absent = Vec::new();
-    match &plan.kubelet.ca_bundle {
-        Some(bundle) => base.push(Object::new(&config_map::kubelet_ca(namespace, Some(bundle)))),
-        None => absent.push(Object::new(&config_map::kubelet_ca(namespace, None))),
+    let mut workload = vec![Object::new(&rbac::own_role(namespace, plan.kubelet.tls_mode))];
+    let kubelet_ca = config_map::kubelet_ca(namespace, plan.kubelet.ca_bundle.as_deref());
+    if plan.kubelet.ca_bundle.is_some() || plan.keeps_workload {
+        workload.push(Object::new(&kubelet_ca));
+    } else {
+        absent.push(Object::new(&kubelet_ca));
     }
-    base.push(Object::new(&deployment::metrics_api(plan)));
+    workload.push(Object::new(&deployment::metrics_api(plan)));
+    let untouched = if plan.keeps_workload {
+        workload
+    } else {
+        base.extend(workload);
+        Vec::new()
+    };
 
     let registration: Vec<_> = names::METRICS_VERSIONS
         .into_iter()
         .map(|version| Object::new(&api_service::metrics(namespace, version, &plan.certificates)))
         .collect();
-    let api_services = match plan.registration {
-        Registration::Register => registration,
-        Registration::AwaitEndpoint => Vec::new(),
-        Registration::Withheld(_) => {
-            absent.extend(registration);
-            Vec::new()
-        }
+    let (api_services, unregistered) = match plan.registration {
+        Registration::Register => (registration, Vec::new()),
+        Registration::AwaitEndpoint => (Vec::new(), Vec::new()),
+        Registration::Withheld(_) => (Vec::new(), registration),
     };
     Objects {
         base,
         api_services,
+        unregistered,
         absent,
+        untouched,
     }
 }
 
@@ -188,5 +199,7 @@ fn selector() -> BTreeMap<String, String> {
     .into()
 }
 
+#[cfg(test)]
+mod chart_tests;
 #[cfg(test)]
 mod tests;

@@ -45,11 +45,20 @@ pub(super) fn server() -> ClusterRole {
     }
 }
 
-/// What a kubelet lets the bearer of our token do, and nothing else.
+/// What a kubelet lets the bearer of our token do, and nothing else; and the node report, for which the operator shows
+/// such a token to metrics-api.
 pub(super) fn kubelet() -> ClusterRole {
+    let report = PolicyRule {
+        non_resource_urls: Some(vec![names::DEBUG_NODES_PATH.to_owned()]),
+        verbs: vec!["get".to_owned()],
+        ..PolicyRule::default()
+    };
     ClusterRole {
         metadata: cluster_wide(names::KUBELET_CLUSTER_ROLE),
-        rules: Some(vec![rule("", &["nodes/metrics", "nodes/stats"], &["get"])]),
+        rules: Some(vec![
+            rule("", &["nodes/metrics", "nodes/stats"], &["get"]),
+            report,
+        ]),
         ..ClusterRole::default()
     }
 }
@@ -100,7 +109,7 @@ pub(super) fn own_role(namespace: &str, mode: TlsMode) -> Role {
             resource_names: Some(trust::config_map_names().collect()),
             ..rule("", &["configmaps"], &["get", "update"])
         });
-        // A name cannot limit a create: it is not known to the authorizer.
+        // They are made by POST, for which the authorizer knows no name.
         rules.push(rule("", &["configmaps"], &["create"]));
     }
     Role {

@@ -5,7 +5,7 @@ use super::*;
 use crate::observe::{NodeFacts, Observed};
 use crate::plan::{self, Environment};
 
-fn planned(spec: &Value, observed: &Observed) -> Plan {
+pub(super) fn planned(spec: &Value, observed: &Observed) -> Plan {
     let stack = serde_json::from_value(json!({
         "apiVersion": "metricsstack.dev/v1alpha1",
         "kind": "MetricsStack",
@@ -13,12 +13,10 @@ fn planned(spec: &Value, observed: &Observed) -> Plan {
         "spec": spec,
     }))
     .unwrap();
-    let environment = Environment {
-        namespace: "monitoring".to_owned(),
-        image: "registry.test/metricsstack:1".to_owned(),
-    };
+    let environment = Environment::new("monitoring", "registry.test/metricsstack:1");
     plan::plan(
         &stack,
+        None,
         observed,
         &environment,
         Timestamp::from_second(1_790_000_000).unwrap(),
@@ -26,7 +24,7 @@ fn planned(spec: &Value, observed: &Observed) -> Plan {
     .unwrap()
 }
 
-fn two_nodes() -> Observed {
+pub(super) fn two_nodes() -> Observed {
     let node = |name: &str| NodeFacts {
         name: name.to_owned(),
         labels: [("kubernetes.io/os".to_owned(), "linux".to_owned())].into(),
@@ -40,7 +38,7 @@ fn two_nodes() -> Observed {
 }
 
 /// Everything that can be set, with values that YAML 1.1 readers take for something else when unquoted.
-fn everything() -> Value {
+pub(super) fn everything() -> Value {
     let bundle = rcgen::generate_simple_self_signed(vec!["kubelets".to_owned()])
         .unwrap()
         .cert
@@ -78,7 +76,9 @@ fn printable(objects: &Objects) -> Value {
     let Objects {
         base,
         api_services,
+        unregistered,
         absent,
+        untouched: _,
     } = objects;
     let print = |object: &Object| {
         let mut value = serde_json::to_value(&object.object).unwrap();
@@ -101,6 +101,7 @@ fn printable(objects: &Objects) -> Value {
     json!({
         "base": base.iter().map(print).collect::<Vec<_>>(),
         "apiServices": api_services.iter().map(print).collect::<Vec<_>>(),
+        "unregistered": unregistered.iter().map(Object::describe).collect::<Vec<_>>(),
         "absent": absent.iter().map(Object::describe).collect::<Vec<_>>(),
     })
 }
@@ -121,6 +122,7 @@ fn each_object_is_labelled_and_none_has_an_owner() {
         base,
         api_services,
         absent,
+        ..
     } = objects(&planned(&everything(), &two_nodes()));
     for object in base.iter().chain(&api_services).chain(&absent) {
         assert!(ours(&object.object.metadata), "{}", object.describe());
@@ -159,7 +161,10 @@ fn no_rule_grants_everything_and_kubelets_see_little() {
         .data["rules"];
     assert_eq!(
         *rules,
-        json!([{"apiGroups": [""], "resources": ["nodes/metrics", "nodes/stats"], "verbs": ["get"]}])
+        json!([
+            {"apiGroups": [""], "resources": ["nodes/metrics", "nodes/stats"], "verbs": ["get"]},
+            {"nonResourceURLs": ["/debug/nodes"], "verbs": ["get"]},
+        ])
     );
 }
 
@@ -240,11 +245,10 @@ fn nothing_is_registered_while_a_version_is_somebody_elses() {
         },
     ));
     assert!(objects.api_services.is_empty());
-    let absent: Vec<_> = objects.absent.iter().map(Object::describe).collect();
+    let absent: Vec<_> = objects.unregistered.iter().map(Object::describe).collect();
     assert_eq!(
         absent,
         [
-            "ConfigMap monitoring/metrics-api-kubelet-ca",
             "APIService v1.metrics.k8s.io",
             "APIService v1beta1.metrics.k8s.io",
         ]

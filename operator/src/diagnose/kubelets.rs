@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::report::{ErrorClass, NodeState, TlsState};
+use contract::report::{ErrorClass, NodeReport, NodeState, TlsState};
 use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
 
-use crate::observe::Observed;
+use super::pods;
+use crate::observe::{Observed, Replica};
 use crate::plan::Plan;
 
 /// How many nodes are named of those that fail alike.
@@ -18,7 +20,7 @@ const PATIENCE: u32 = 3;
 pub struct Kubelets {
     /// Those that are scraped, or would be.
     pub total: usize,
-    /// Those that every replica has metrics of.
+    /// Those that every replica that is ready has metrics of.
     pub answering: usize,
     /// Names of those that are trusted by a pinned key.
     pub pinned: BTreeSet<String>,
@@ -66,11 +68,7 @@ pub fn survey(observed: &Observed, plan: Option<&Plan>) -> Kubelets {
             .unwrap_or(i64::MAX)
             .saturating_mul(PATIENCE.into()),
     );
-    let reports: Vec<_> = observed
-        .replicas
-        .iter()
-        .filter_map(|replica| replica.report.as_ref().ok())
-        .collect();
+    let reports = reports(observed);
     let mut verdicts = BTreeMap::<&str, Verdict<'_>>::new();
     for state in reports.iter().flat_map(|report| &report.nodes) {
         let verdict = verdicts.entry(&state.name).or_default();
@@ -118,6 +116,23 @@ pub fn survey(observed: &Observed, plan: Option<&Plan>) -> Kubelets {
         .failing
         .sort_by_key(|group| std::cmp::Reverse(group.nodes.len()));
     kubelets
+}
+
+/// The reports that count: those of replicas that answer requests. One that starts has no metrics of any node yet. As
+/// long as none answers, all have something to tell: why that is so.
+fn reports(observed: &Observed) -> Vec<&NodeReport> {
+    let is_ready = |replica: &Replica| {
+        let mut pods = observed.pods.iter();
+        pods.any(|pod| pod.name_any() == replica.pod && pods::is_ready(pod))
+    };
+    let of = |counts: &dyn Fn(&Replica) -> bool| {
+        let replicas = observed.replicas.iter().filter(|replica| counts(replica));
+        replicas
+            .filter_map(|replica| replica.report.as_ref().ok())
+            .collect::<Vec<_>>()
+    };
+    let ready = of(&is_ready);
+    if ready.is_empty() { of(&|_| true) } else { ready }
 }
 
 /// By metrics-api's own clock: the last answer against the last attempt.

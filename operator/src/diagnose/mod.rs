@@ -13,8 +13,8 @@ pub use kubelets::{FailingGroup, Kubelets, survey};
 pub use table::{Entry, Reason};
 
 use crate::api::TlsMode;
-use crate::observe::{Observed, Read};
-use crate::plan::{Plan, Refusal, Registration};
+use crate::observe::{Observed, Part, Read};
+use crate::plan::{self, Plan, Refusal, Registration};
 
 /// The key under which kube-apiserver publishes the front-proxy authority.
 const FRONT_PROXY_AUTHORITY: &str = "requestheader-client-ca-file";
@@ -72,7 +72,13 @@ impl Finding {
 pub fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>) -> Vec<Finding> {
     let mut findings = Vec::new();
     match outcome {
-        Ok(plan) => of_registration(&plan.registration, &mut findings),
+        Ok(plan) => {
+            if !plan.problems.is_empty() {
+                let evidence = plan::in_words(&plan.problems);
+                findings.push(Finding::new(Reason::InvalidSpec, Severity::Failure, evidence));
+            }
+            of_registration(&plan.registration, &mut findings);
+        }
         Err(refusal) => findings.push(of_refusal(refusal)),
     }
     for conflict in &observed.conflicts {
@@ -87,7 +93,11 @@ pub fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>) -> Vec<Fi
     if let Some(error) = &observed.apply_error {
         findings.push(Finding::new(Reason::ApplyFailed, Severity::Failure, error));
     }
-    if !publishes_front_proxy(observed.authentication.as_ref()) {
+    for (part, error) in &observed.unseen {
+        let evidence = format!("Failed to read {}: {error}", part.describe());
+        findings.push(Finding::new(Reason::NotObserved, Severity::Warning, evidence));
+    }
+    if observed.sees(Part::FrontProxy) && !publishes_front_proxy(observed.authentication.as_ref()) {
         let evidence = format!(
             "ConfigMap kube-system/{} has no {FRONT_PROXY_AUTHORITY}",
             names::AUTHENTICATION_CONFIG_MAP
@@ -164,7 +174,7 @@ fn of_kubelets(observed: &Observed, outcome: Result<&Plan, &Refusal>, findings: 
         );
         findings.push(Finding::new(Reason::KubeletsPinned, Severity::Note, evidence));
     }
-    if outcome.is_ok_and(|plan| plan.kubelet.tls_mode == TlsMode::Insecure) {
+    if outcome.is_ok_and(|plan| plan.kubelet.tls_mode == TlsMode::Insecure && !plan.keeps_workload) {
         let evidence = format!("{} kubelets are believed unseen", kubelets.total);
         findings.push(Finding::new(
             Reason::KubeletsNotVerified,

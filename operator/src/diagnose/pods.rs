@@ -6,21 +6,25 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use kube::ResourceExt as _;
 
 use super::{Finding, Reason, Severity};
-use crate::observe::Observed;
+use crate::observe::{Observed, Part};
 
 /// Longest piece of a container's last words.
 const LAST_WORDS: usize = 300;
 
 /// One finding a kind, about the first Pod that shows it.
 pub(super) fn findings(observed: &Observed) -> Vec<Finding> {
-    let ready = observed
-        .deployment
-        .as_ref()
-        .and_then(|deployment| deployment.status.as_ref())
-        .and_then(|status| status.ready_replicas)
-        .unwrap_or_default();
+    let ready = if observed.sees(Part::Deployment) {
+        observed
+            .deployment
+            .as_ref()
+            .and_then(|deployment| deployment.status.as_ref())
+            .and_then(|status| status.ready_replicas)
+            .is_some_and(|ready| ready > 0)
+    } else {
+        observed.ready_endpoints > 0
+    };
     // While one replica answers, the others are missed, but nothing is broken.
-    let severity = if ready > 0 {
+    let severity = if ready {
         Severity::Warning
     } else {
         Severity::Failure

@@ -5,6 +5,8 @@ use contract::report::ErrorClass;
 /// A kind of finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
+    /// A part of the cluster could not be read.
+    NotObserved,
     /// The spec was refused.
     InvalidSpec,
     /// No certificate could be made.
@@ -55,6 +57,7 @@ impl Reason {
     pub fn all() -> impl Iterator<Item = Self> {
         let kubelets = ErrorClass::ALL.iter().copied().map(Self::Kubelet);
         [
+            Self::NotObserved,
             Self::InvalidSpec,
             Self::CertificatesUnavailable,
             Self::ObjectConflict,
@@ -91,6 +94,11 @@ impl Reason {
     #[must_use]
     pub fn entry(self) -> Entry {
         let (cause, remedy) = match self {
+            Self::NotObserved => (
+                "The operator cannot read a part of the cluster, so it cannot tell what is wrong there.",
+                "If it says forbidden, restore the operator's rights: install its chart again. Otherwise see how \
+                 kube-apiserver is; the operator goes on trying.",
+            ),
             Self::InvalidSpec => (
                 "The spec asks for what cannot be.",
                 "Correct the named field. What ran before keeps running until then.",

@@ -17,12 +17,10 @@ fn planned(spec: &serde_json::Value, observed: &Observed) -> Result<Plan, Refusa
         "spec": spec,
     }))
     .unwrap();
-    let environment = Environment {
-        namespace: "ns".to_owned(),
-        image: "image".to_owned(),
-    };
+    let environment = Environment::new("ns", "image");
     plan::plan(
         &stack,
+        None,
         observed,
         &environment,
         Timestamp::from_second(1_790_000_000).unwrap(),
@@ -234,6 +232,24 @@ fn a_node_counts_once_whichever_replica_fails() {
     assert_eq!(count(&[&bad, &good]), (1, 0, 1, 1));
     assert_eq!(count(&[&good, &pending]), (1, 0, 0, 1));
     assert_eq!(count(&[]), (2, 0, 0, 0), "as many as there are nodes");
+}
+
+#[test]
+fn a_replica_that_starts_does_not_count_beside_one_that_answers() {
+    let young = Replica {
+        pod: "metrics-api-2".to_owned(),
+        ..replica(vec![NodeState {
+            last_success: None,
+            ..node("a", TlsState::Unknown, None)
+        }])
+    };
+    let mut observed = healthy();
+    observed.pods.push(pod("metrics-api-2", &json!({})));
+    observed.replicas.push(young);
+    assert_eq!(survey(&observed, None).answering, 2);
+    // As long as none answers, each may tell why.
+    observed.pods.remove(0);
+    assert_eq!(survey(&observed, None).answering, 1);
 }
 
 #[test]
@@ -450,5 +466,5 @@ fn reasons_are_distinct_camel_case_words_with_a_remedy() {
         assert!(entry.cause.len() + entry.remedy.len() < 700, "{name}");
         assert!(names.insert(name));
     }
-    assert_eq!(names.len(), 16 + ErrorClass::ALL.len());
+    assert_eq!(names.len(), 17 + ErrorClass::ALL.len());
 }

@@ -12,14 +12,15 @@ use jiff::Timestamp;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::ResourceExt as _;
 
+pub(crate) use types::in_words;
 pub use types::{
     ForeignApiService, KubeletPlan, MetricsApiPlan, Placement, Plan, Problem, Refusal, Registration,
 };
 
-use crate::api::{MetricsStack, MetricsStackSpec};
-use crate::certificates::{self, Judgement, Server};
+use crate::api::{ImagePullPolicy, MetricsStack, MetricsStackSpec};
+use crate::certificates::{self, Judgement, Lifetimes, Server};
 use crate::desired;
-use crate::observe::Observed;
+use crate::observe::{Observed, Part};
 
 /// Where the operator runs and what it was installed with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,32 +29,58 @@ pub struct Environment {
     pub namespace: String,
     /// Image with metrics-api where the stack names none.
     pub image: String,
+    /// When it is pulled, where the stack does not say.
+    pub image_pull_policy: ImagePullPolicy,
+    /// Names of Secrets with credentials of its registry, where the stack names none.
+    pub image_pull_secrets: Vec<String>,
+}
+
+impl Environment {
+    /// With an image that anybody may pull.
+    #[must_use]
+    pub fn new(namespace: &str, image: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            image: image.to_owned(),
+            image_pull_policy: ImagePullPolicy::IfNotPresent,
+            image_pull_secrets: Vec::new(),
+        }
+    }
 }
 
 /// Makes the plan. Certificates that are still good are kept, others made.
+///
+/// What ran before a spec that cannot be keeps running, and its certificates are renewed: `last_good` is the last spec
+/// without a fault, if this process has seen one; else what exists tells as much as is needed for that.
 pub fn plan(
     stack: &MetricsStack,
+    last_good: Option<&MetricsStackSpec>,
     observed: &Observed,
     environment: &Environment,
     now: Timestamp,
 ) -> Result<Plan, Refusal> {
-    let MetricsStackSpec {
+    let mut problems = Vec::new();
+    let mut asked = Asked::read(&stack.spec, observed, environment, &mut problems);
+    let mut keeps_workload = !knows_workload(observed);
+    if !problems.is_empty() {
+        if let Some(good) = last_good {
+            asked = Asked::read(good, observed, environment, &mut Vec::new());
+        } else if runs(observed) {
+            asked.lifetimes = certificates::lifetimes(
+                observed.ca_secret.as_ref(),
+                observed.serving_secret.as_ref(),
+                asked.lifetimes,
+            );
+            keeps_workload = true;
+        } else {
+            return Err(Refusal::InvalidSpec(problems));
+        }
+    }
+    let Asked {
         metrics_api,
         kubelet,
-        certificates,
-    } = stack.spec.clone();
-    let mut problems = Vec::new();
-    let metrics_api = spec::metrics_api(
-        metrics_api.unwrap_or_default(),
-        observed,
-        environment,
-        &mut problems,
-    );
-    let kubelet = spec::kubelet(kubelet.unwrap_or_default(), &mut problems);
-    let lifetimes = spec::lifetimes(&certificates.unwrap_or_default(), &mut problems);
-    if !problems.is_empty() {
-        return Err(Refusal::InvalidSpec(problems));
-    }
+        lifetimes,
+    } = asked;
 
     let server = server(&environment.namespace);
     let judgement = certificates::judge(
@@ -75,7 +102,52 @@ pub fn plan(
         certificates,
         renewed,
         registration: registration(observed),
+        problems,
+        keeps_workload,
     })
+}
+
+/// A spec with its defaults.
+struct Asked {
+    metrics_api: MetricsApiPlan,
+    kubelet: KubeletPlan,
+    lifetimes: Lifetimes,
+}
+
+impl Asked {
+    fn read(
+        spec: &MetricsStackSpec,
+        observed: &Observed,
+        environment: &Environment,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let MetricsStackSpec {
+            metrics_api,
+            kubelet,
+            certificates,
+        } = spec.clone();
+        Self {
+            metrics_api: spec::metrics_api(metrics_api.unwrap_or_default(), observed, environment, problems),
+            kubelet: spec::kubelet(kubelet.unwrap_or_default(), problems),
+            lifetimes: spec::lifetimes(&certificates.unwrap_or_default(), problems),
+        }
+    }
+}
+
+/// Whether something of ours is there already.
+fn runs(observed: &Observed) -> bool {
+    let secrets = [&observed.ca_secret, &observed.serving_secret];
+    let secrets = secrets.into_iter().flatten().map(|secret| &secret.metadata);
+    let registrations = observed.api_services.iter().map(|service| &service.metadata);
+    let deployment = observed.deployment.iter().map(|deployment| &deployment.metadata);
+    secrets.chain(registrations).chain(deployment).any(desired::ours)
+}
+
+/// Whether enough was seen to say what the Deployment shall be like. A cluster whose nodes are not seen must not be
+/// taken for one without nodes.
+fn knows_workload(observed: &Observed) -> bool {
+    let nodes = observed.sees(Part::Nodes) || !observed.nodes.is_empty() || observed.deployment.is_none();
+    nodes && observed.sees(Part::Deployment)
 }
 
 fn server(namespace: &str) -> Server {

@@ -11,8 +11,8 @@ use super::{
     Environment, KubeletPlan, MetricsApiPlan, Placement, Problem, ca_bundle, labels, scheduling, sizing,
 };
 use crate::api::{
-    AddressType, CertificatesSpec, ImagePullPolicy, KubeletSpec, KubeletTlsSpec, LogFormat, LogLevel,
-    MetricsApiSpec, ResourcesSpec, TlsMode,
+    AddressType, CertificatesSpec, KubeletSpec, KubeletTlsSpec, LogFormat, LogLevel, MetricsApiSpec,
+    ResourcesSpec, TlsMode,
 };
 use crate::certificates::Lifetimes;
 use crate::observe::Observed;
@@ -74,12 +74,11 @@ pub(super) fn metrics_api(
     );
     MetricsApiPlan {
         image: image.unwrap_or_else(|| environment.image.clone()),
-        image_pull_policy: image_pull_policy.unwrap_or(ImagePullPolicy::IfNotPresent),
-        image_pull_secrets: image_pull_secrets
-            .unwrap_or_default()
-            .into_iter()
-            .map(|secret| secret.name)
-            .collect(),
+        image_pull_policy: image_pull_policy.unwrap_or(environment.image_pull_policy),
+        image_pull_secrets: image_pull_secrets.map_or_else(
+            || environment.image_pull_secrets.clone(),
+            |secrets| secrets.into_iter().map(|secret| secret.name).collect(),
+        ),
         replicas,
         resources: resources.map_or_else(
             || sizing::requests(observed.nodes.len(), observed.deployment.as_ref()),

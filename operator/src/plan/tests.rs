@@ -8,10 +8,7 @@ use super::*;
 use crate::observe::NodeFacts;
 
 fn environment() -> Environment {
-    Environment {
-        namespace: "monitoring".to_owned(),
-        image: "registry.test/metricsstack:1".to_owned(),
-    }
+    Environment::new("monitoring", "registry.test/metricsstack:1")
 }
 
 fn now() -> Timestamp {
@@ -29,7 +26,7 @@ fn stack(spec: &Value) -> MetricsStack {
 }
 
 fn planned(spec: &Value, observed: &Observed) -> Result<Plan, Refusal> {
-    plan(&stack(spec), observed, &environment(), now())
+    plan(&stack(spec), None, observed, &environment(), now())
 }
 
 fn nodes(count: usize) -> Observed {
@@ -81,6 +78,25 @@ fn replicas_follow_the_nodes_that_can_run_them() {
 }
 
 #[test]
+fn the_image_is_pulled_as_the_operators_unless_the_stack_says_otherwise() {
+    let environment = Environment {
+        image_pull_policy: ImagePullPolicy::Always,
+        image_pull_secrets: vec!["registry".to_owned()],
+        ..environment()
+    };
+    let pulled = |spec: &Value| {
+        let plan = plan(&stack(spec), None, &nodes(1), &environment, now())
+            .unwrap()
+            .metrics_api;
+        (plan.image_pull_policy, plan.image_pull_secrets)
+    };
+    let operators = (ImagePullPolicy::Always, vec!["registry".to_owned()]);
+    assert_eq!(pulled(&json!({})), operators);
+    let spec = json!({"metricsApi": {"imagePullPolicy": "Never", "imagePullSecrets": []}});
+    assert_eq!(pulled(&spec), (ImagePullPolicy::Never, Vec::new()));
+}
+
+#[test]
 fn windows_nodes_do_not_count() {
     let mut observed = nodes(2);
     observed.nodes[1]
@@ -129,16 +145,7 @@ fn a_quiet_cluster_gives_the_same_plan() {
             "metrics-api-serving: it does not verify: its authority is replaced"
         ]
     );
-    let secret = |name| -> Option<Secret> {
-        let objects = desired::objects(&first).base;
-        let object = objects.into_iter().find(|object| object.name() == name)?;
-        serde_json::from_value(serde_json::to_value(object.object).unwrap()).ok()
-    };
-    let observed = Observed {
-        ca_secret: secret(names::CA_SECRET),
-        serving_secret: secret(names::SERVING_SECRET),
-        ..nodes(2)
-    };
+    let observed = stored(&first, nodes(2));
     let second = planned(&json!({}), &observed).unwrap();
     assert_eq!(
         second,
@@ -146,6 +153,93 @@ fn a_quiet_cluster_gives_the_same_plan() {
             renewed: Vec::new(),
             ..first
         }
+    );
+}
+
+fn stored(plan: &Plan, nodes: Observed) -> Observed {
+    let secret = |name| -> Option<Secret> {
+        let objects = desired::objects(plan).base;
+        let object = objects.into_iter().find(|object| object.name() == name)?;
+        serde_json::from_value(serde_json::to_value(object.object).unwrap()).ok()
+    };
+    Observed {
+        ca_secret: secret(names::CA_SECRET),
+        serving_secret: secret(names::SERVING_SECRET),
+        ..nodes
+    }
+}
+
+#[test]
+fn under_a_refused_spec_the_last_good_one_holds() {
+    let good = stack(&json!({"metricsApi": {"replicas": 3}, "certificates": {"leafValidity": "24h"}}));
+    let before = plan(&good, None, &nodes(2), &environment(), now()).unwrap();
+    let observed = stored(&before, nodes(2));
+    let bad = stack(&json!({"metricsApi": {"replicas": 5, "resolution": "1s"}}));
+    let kept = plan(&bad, Some(&good.spec), &observed, &environment(), now()).unwrap();
+    assert_eq!(kept.problems.len(), 1);
+    assert_eq!(
+        Plan {
+            problems: Vec::new(),
+            renewed: before.renewed.clone(),
+            ..kept
+        },
+        before
+    );
+}
+
+#[test]
+fn under_a_refused_spec_certificates_are_renewed_even_where_no_good_one_is_known() {
+    let good = stack(&json!({"certificates": {"leafValidity": "24h", "caValidity": "8760h"}}));
+    let before = plan(&good, None, &nodes(2), &environment(), now()).unwrap();
+    let observed = stored(&before, nodes(2));
+    let bad = stack(&json!({"certificates": {"leafValidity": "never"}}));
+    let kept = plan(&bad, None, &observed, &environment(), now()).unwrap();
+    assert!(
+        kept.keeps_workload && kept.renewed.is_empty(),
+        "{:?}",
+        kept.renewed
+    );
+    assert_eq!(kept.certificates, before.certificates);
+    let later = now() + jiff::SignedDuration::from_hours(23);
+    let renewed = plan(&bad, None, &observed, &environment(), later).unwrap();
+    assert_eq!(renewed.certificates.ca, before.certificates.ca);
+    assert_eq!(
+        renewed.certificates.leaf.not_after(),
+        later + jiff::SignedDuration::from_hours(24)
+    );
+    let objects = desired::objects(&renewed);
+    let untouched: Vec<_> = objects.untouched.iter().map(desired::Object::describe).collect();
+    assert_eq!(
+        untouched,
+        [
+            "Role monitoring/metrics-api",
+            "ConfigMap monitoring/metrics-api-kubelet-ca",
+            "Deployment monitoring/metrics-api"
+        ]
+    );
+    assert!(objects.absent.is_empty());
+}
+
+#[test]
+fn nodes_that_are_not_seen_are_not_taken_for_none() {
+    let deployment = serde_json::from_value(json!({"spec": {"selector": {}, "template": {}}})).unwrap();
+    let blind = Observed {
+        unseen: [(Part::Nodes, "no right".to_owned())].into(),
+        ..Observed::default()
+    };
+    assert!(
+        !planned(&json!({}), &blind).unwrap().keeps_workload,
+        "nothing runs yet"
+    );
+    let blind = Observed { deployment, ..blind };
+    assert!(planned(&json!({}), &blind).unwrap().keeps_workload);
+    let known = Observed {
+        nodes: nodes(2).nodes,
+        ..blind
+    };
+    assert!(
+        !planned(&json!({}), &known).unwrap().keeps_workload,
+        "from before"
     );
 }
 

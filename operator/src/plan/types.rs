@@ -25,6 +25,11 @@ pub struct Plan {
     pub renewed: Vec<String>,
     /// Whether the `APIServices` are due.
     pub registration: Registration,
+    /// What is wrong with the spec. The rest of the plan is then that of the last good one, as far as it is known.
+    pub problems: Vec<Problem>,
+    /// Whether what follows from spec and nodes (the Deployment and what its flags rest on) is left as it is, because
+    /// one of these is not known.
+    pub keeps_workload: bool,
     /// When a certificate falls due: the next reconcile at the latest.
     pub next_check: Timestamp,
 }
@@ -105,8 +110,8 @@ pub struct ForeignApiService {
 /// Why there is no plan. What runs is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The spec asks for what cannot be.
-    #[error("{}", join(.0))]
+    /// The spec asks for what cannot be, and nothing runs that could be kept.
+    #[error("{}", in_words(.0))]
     InvalidSpec(Vec<Problem>),
     /// No certificate could be made.
     #[error("{0}")]
@@ -130,7 +135,8 @@ impl fmt::Display for Problem {
     }
 }
 
-fn join(problems: &[Problem]) -> String {
+/// Problems, one after the other.
+pub(crate) fn in_words(problems: &[Problem]) -> String {
     problems
         .iter()
         .map(ToString::to_string)

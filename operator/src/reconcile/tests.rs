@@ -1,4 +1,3 @@
-use kube::Config;
 use serde_json::{Value, json};
 
 use super::*;
@@ -8,6 +7,8 @@ const STACK: &str = "/apis/metricsstack.dev/v1alpha1/metricsstacks/default";
 const APISERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices/metrics-api-1";
 const CA: &str = "/api/v1/namespaces/ns/secrets/metrics-api-ca";
+const SERVING: &str = "/api/v1/namespaces/ns/secrets/metrics-api-serving";
+const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/ns/deployments/metrics-api";
 
 fn cluster(spec: &Value) -> (Fake, Reconciler) {
     let fake = Fake::default();
@@ -16,14 +17,15 @@ fn cluster(spec: &Value) -> (Fake, Reconciler) {
         json!({"apiVersion": "metricsstack.dev/v1alpha1", "kind": "MetricsStack", "spec": spec,
             "metadata": {"name": "default", "generation": 1}}),
     );
-    let config = Config::new("https://127.0.0.1:1".parse().unwrap());
-    let environment = Environment {
-        namespace: "ns".to_owned(),
-        image: "image".to_owned(),
-    };
-    let reports = kubelets::Reader::new(&config, "ns");
-    let reconciler = Reconciler::new(&fake.client(), environment, reports, "pod", Metrics::default());
+    let reconciler = reconciler_for(&fake);
     (fake, reconciler)
+}
+
+/// An operator that has just started.
+fn reconciler_for(fake: &Fake) -> Reconciler {
+    let environment = Environment::new("ns", "image");
+    let reports = reports::Reader::new(fake.client(), "ns");
+    Reconciler::new(&fake.client(), environment, reports, "pod", Metrics::default())
 }
 
 fn endpoint_is_ready(fake: &Fake) {
@@ -37,6 +39,25 @@ fn endpoint_is_ready(fake: &Fake) {
         let list = json!({"kind": "NodeMetricsList", "apiVersion": format!("metrics.k8s.io/{version}"), "items": [{}]});
         fake.always(&format!("GET /apis/metrics.k8s.io/{version}/nodes"), 200, list);
     }
+}
+
+/// A cluster of one node in which everything works, but that no replica reports.
+async fn working() -> (Fake, Reconciler) {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    fake.put(
+        "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
+        json!({"metadata": {"name": "extension-apiserver-authentication"},
+            "data": {"requestheader-client-ca-file": "-----BEGIN CERTIFICATE-----"}}),
+    );
+    let node = json!({"metadata": {"name": "a", "labels": {"kubernetes.io/os": "linux"}}});
+    fake.put("/api/v1/nodes/a", node);
+    endpoint_is_ready(&fake);
+    reconciler.reconcile().await.unwrap();
+    let mut deployment = fake.get(DEPLOYMENT).unwrap();
+    deployment["status"] = json!({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1});
+    fake.put(DEPLOYMENT, deployment);
+    reconciler.reconcile().await.unwrap();
+    (fake, reconciler)
 }
 
 fn condition(fake: &Fake, type_: &str) -> (String, String) {
@@ -113,7 +134,88 @@ async fn an_unreadable_secret_is_not_an_absent_one() {
         error,
         "failed to read the certificate authority's Secret: secrets is forbidden (403)"
     );
-    assert_eq!(fake.writes(), [format!("PATCH {STACK}")], "only the finalizer");
+    let writes = fake.writes();
+    let changes: Vec<_> = writes
+        .iter()
+        .filter(|write| !write.starts_with("POST "))
+        .collect();
+    let only = [format!("PATCH {STACK}"), format!("PATCH {STACK}/status")];
+    assert_eq!(
+        changes,
+        only.iter().collect::<Vec<_>>(),
+        "the finalizer and the status"
+    );
+    let unknown = ("Unknown".to_owned(), "NotObserved".to_owned());
+    assert_eq!(condition(&fake, "Ready"), unknown);
+    reconciler.reconcile().await.unwrap_err();
+    assert_eq!(fake.writes(), [""; 0], "said once");
+}
+
+#[tokio::test]
+async fn a_working_stack_that_cannot_be_looked_after_any_more_does_not_go_on_saying_that_it_is_ready() {
+    let (fake, mut reconciler) = working().await;
+    assert_eq!(condition(&fake, "Available").0, "True");
+    fake.always(
+        &format!("GET {CA}"),
+        500,
+        status(500, "InternalError", "etcd is away"),
+    );
+    reconciler.reconcile().await.unwrap_err();
+    assert_eq!(condition(&fake, "Available").0, "True", "one hiccup is no news");
+    reconciler.reconcile().await.unwrap_err();
+    for kind in ["Ready", "Available", "CertificatesReady"] {
+        assert_eq!(condition(&fake, kind).0, "Unknown", "{kind}");
+    }
+    let said = fake.get(STACK).unwrap()["status"]["findings"].to_string();
+    assert!(said.contains("etcd is away"), "{said}");
+    fake.answer_again(&format!("GET {CA}"));
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(condition(&fake, "Available").0, "True");
+}
+
+#[tokio::test]
+async fn what_only_the_diagnosis_needs_keeps_nothing_from_being_put_right() {
+    for path in [
+        "/api/v1/nodes",
+        "/api/v1/namespaces/ns/pods",
+        "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices",
+        "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
+    ] {
+        let (fake, mut reconciler) = working().await;
+        let deployment = fake.get(DEPLOYMENT).unwrap()["spec"].clone();
+        fake.always(&format!("GET {path}"), 403, status(403, "Forbidden", "no right"));
+        fake.remove(SERVING);
+        fake.writes();
+        reconciler.reconcile().await.unwrap();
+        assert!(fake.get(SERVING).is_some(), "{path}");
+        assert_eq!(condition(&fake, "Available").0, "True", "{path}");
+        // The same by an operator that has just started and knows nothing.
+        let mut restarted = reconciler_for(&fake);
+        restarted.reconcile().await.unwrap();
+        assert_eq!(fake.get(DEPLOYMENT).unwrap()["spec"], deployment, "{path}");
+        assert_eq!(
+            condition(&fake, "Degraded"),
+            ("True".to_owned(), "NotObserved".to_owned()),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_that_cannot_be_seen_is_unknown_and_the_rest_is_kept() {
+    let (fake, mut reconciler) = working().await;
+    fake.always(
+        &format!("GET {DEPLOYMENT}"),
+        403,
+        status(403, "Forbidden", "no right"),
+    );
+    fake.remove(SERVING);
+    reconciler.reconcile().await.unwrap();
+    assert!(fake.get(SERVING).is_some());
+    assert_eq!(
+        condition(&fake, "MetricsApiReady"),
+        ("Unknown".to_owned(), "NotObserved".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -161,6 +263,100 @@ async fn a_refused_spec_leaves_what_runs_and_says_why() {
     );
     let status = fake.get(STACK).unwrap()["status"].to_string();
     assert!(status.contains("spec.kubelet.tls.caBundle"), "{status}");
+}
+
+#[tokio::test]
+async fn under_a_refused_spec_what_runs_is_kept_and_renewed() {
+    for restarts in [false, true] {
+        let (fake, mut reconciler) = working().await;
+        let mut stack = fake.get(STACK).unwrap();
+        stack["spec"] =
+            json!({"certificates": {"leafValidity": "never"}, "kubelet": {"tls": {"mode": "Verify"}}});
+        fake.put(STACK, stack);
+        let registration = format!("{APISERVICES}/v1.metrics.k8s.io");
+        let (ca, deployment) = (fake.get(CA).unwrap(), fake.get(DEPLOYMENT).unwrap());
+        let bundle = fake.get(&registration).unwrap()["spec"]["caBundle"].clone();
+        let mut spoilt = fake.get(&registration).unwrap();
+        spoilt["spec"]["caBundle"] = json!("eA==");
+        fake.put(&registration, spoilt);
+        fake.remove(SERVING);
+        if restarts {
+            reconciler = reconciler_for(&fake);
+        } else {
+            // What is only known from the spec is known as long as the process runs.
+            fake.remove(DEPLOYMENT);
+        }
+        reconciler.reconcile().await.unwrap();
+        assert_eq!(fake.get(CA).unwrap()["data"], ca["data"]);
+        assert!(fake.get(SERVING).is_some());
+        assert_eq!(fake.get(&registration).unwrap()["spec"]["caBundle"], bundle);
+        assert_eq!(fake.get(DEPLOYMENT).unwrap()["spec"], deployment["spec"]);
+        assert_eq!(
+            condition(&fake, "Ready"),
+            ("False".to_owned(), "InvalidSpec".to_owned())
+        );
+        assert_eq!(condition(&fake, "CertificatesReady").0, "True");
+    }
+}
+
+#[tokio::test]
+async fn what_the_status_says_of_the_deployment_is_of_after_the_write() {
+    let (fake, mut reconciler) = working().await;
+    let mut stack = fake.get(STACK).unwrap();
+    stack["spec"] = json!({"metricsApi": {"replicas": 2}});
+    stack["metadata"]["generation"] = json!(2);
+    fake.put(STACK, stack);
+    reconciler.reconcile().await.unwrap();
+    let generation = || fake.get(STACK).unwrap()["status"]["observedGeneration"].clone();
+    assert_eq!(generation(), 1);
+    assert_eq!(condition(&fake, "MetricsApiReady").1, "RollingOut");
+    let mut deployment = fake.get(DEPLOYMENT).unwrap();
+    deployment["status"] = json!({"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2});
+    fake.put(DEPLOYMENT, deployment);
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(generation(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_spec_makes_nothing_where_nothing_ran() {
+    let (fake, mut reconciler) = cluster(&json!({"metricsApi": {"resolution": "1s"}}));
+    reconciler.reconcile().await.unwrap();
+    assert!(fake.get(CA).is_none());
+    assert_eq!(condition(&fake, "CertificatesReady").0, "Unknown");
+    let status = fake.get(STACK).unwrap()["status"].to_string();
+    assert!(status.contains("spec.metricsApi.resolution"), "{status}");
+}
+
+#[tokio::test]
+async fn reports_are_read_with_the_authority_that_comes_back() {
+    let (fake, mut reconciler) = working().await;
+    fake.put(
+        "/api/v1/namespaces/ns/pods/metrics-api-0",
+        json!({"metadata": {"name": "metrics-api-0",
+                "labels": {"app.kubernetes.io/name": "metrics-api", "metricsstack.dev/stack": "default"}},
+            "status": {"podIP": "127.0.0.1", "conditions": [{"type": "Ready", "status": "True"}],
+                "containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                    "state": {"running": {}}}]}}),
+    );
+    let call = "POST /api/v1/namespaces/ns/serviceaccounts/metrics-api-kubelet/token";
+    fake.always(call, 403, status(403, "Forbidden", "no right"));
+    fake.remove(CA);
+    reconciler.reconcile().await.unwrap();
+    let said = fake.get(STACK).unwrap()["status"]["findings"].to_string();
+    assert!(said.contains("no token"), "asked with the authority: {said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failed_read_is_no_news_and_two_are() {
+    let (fake, mut reconciler) = working().await;
+    let list = "GET /apis/metrics.k8s.io/v1/nodes";
+    let away = status(503, "ServiceUnavailable", "connection lost");
+    fake.once(list, 503, away.clone());
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(condition(&fake, "Available").0, "True");
+    fake.always(list, 503, away);
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(condition(&fake, "Available").0, "False");
 }
 
 #[tokio::test]

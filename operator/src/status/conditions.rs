@@ -2,12 +2,13 @@
 
 use contract::names;
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::shorten;
-use crate::api::{CertificateStatus, MetricsStackStatus};
+use crate::api::MetricsStackStatus;
 use crate::diagnose::{Finding, Kubelets, Reason, Severity};
-use crate::observe::{Observed, Read};
+use crate::observe::{Observed, Part, Read};
 use crate::plan::{Plan, Refusal, Registration};
 
 /// A condition without its history.
@@ -19,6 +20,16 @@ pub(super) struct Judged {
     message: String,
 }
 
+/// Types of all conditions.
+pub(super) const KINDS: [&str; 7] = [
+    "Ready",
+    "AggregationReady",
+    "CertificatesReady",
+    "MetricsApiReady",
+    "KubeletsReachable",
+    "Available",
+    "Degraded",
+];
 const TRUE: &str = "True";
 const FALSE: &str = "False";
 const UNKNOWN: &str = "Unknown";
@@ -89,8 +100,25 @@ fn find(findings: &[Finding], reasons: &[Reason]) -> Option<Finding> {
         .cloned()
 }
 
-pub(super) fn aggregation(findings: &[Finding]) -> Judged {
+/// What is said of a part that could not be read.
+fn unseen(kind: &'static str, observed: &Observed, part: Part) -> Option<Judged> {
+    let error = observed.unseen.get(&part)?;
+    let message = format!("failed to read {}: {error}", part.describe());
+    Some(Judged::new(kind, UNKNOWN, Reason::NotObserved.name(), message))
+}
+
+/// Everything is unknown, since what all else rests on could not be read.
+pub(super) fn blind(message: &str) -> Vec<Judged> {
+    KINDS
+        .map(|kind| Judged::new(kind, UNKNOWN, Reason::NotObserved.name(), message))
+        .into()
+}
+
+pub(super) fn aggregation(observed: &Observed, findings: &[Finding]) -> Judged {
     let kind = "AggregationReady";
+    if let Some(judged) = unseen(kind, observed, Part::FrontProxy) {
+        return judged;
+    }
     find(findings, &[Reason::AggregationDisabled]).map_or_else(
         || {
             Judged::new(
@@ -106,7 +134,6 @@ pub(super) fn aggregation(findings: &[Finding]) -> Judged {
 
 pub(super) fn certificates_ready(
     outcome: Result<&Plan, &Refusal>,
-    certificates: &[CertificateStatus],
     kept: bool,
     findings: &[Finding],
 ) -> Judged {
@@ -121,13 +148,13 @@ pub(super) fn certificates_ready(
         Err(Refusal::Certificates(error)) => {
             Judged::new(kind, FALSE, Reason::CertificatesUnavailable.name(), error.clone())
         }
-        Err(Refusal::InvalidSpec(_)) if certificates.is_empty() => Judged::new(
+        Err(Refusal::InvalidSpec(_)) => Judged::new(
             kind,
             UNKNOWN,
             Reason::InvalidSpec.name(),
             "none are made before the spec is corrected",
         ),
-        _ => Judged::new(
+        Ok(_) => Judged::new(
             kind,
             TRUE,
             "Valid",
@@ -142,6 +169,9 @@ pub(super) fn metrics_api_ready(
     findings: &[Finding],
 ) -> Judged {
     let kind = "MetricsApiReady";
+    if let Some(judged) = unseen(kind, observed, Part::Deployment) {
+        return judged;
+    }
     let status = observed
         .deployment
         .as_ref()
@@ -149,7 +179,8 @@ pub(super) fn metrics_api_ready(
     let ready = status
         .and_then(|status| status.ready_replicas)
         .unwrap_or_default();
-    let wanted = outcome.ok().map(|plan| plan.metrics_api.replicas).or_else(|| {
+    let planned = outcome.ok().filter(|plan| !plan.keeps_workload);
+    let wanted = planned.map(|plan| plan.metrics_api.replicas).or_else(|| {
         observed
             .deployment
             .as_ref()
@@ -157,7 +188,9 @@ pub(super) fn metrics_api_ready(
     });
     let count = format!("{ready} of {} replicas are ready", wanted.unwrap_or_default());
     if ready > 0 {
-        let reason = if wanted.is_some_and(|wanted| ready < wanted) {
+        let reason = if observed.deployment.as_ref().is_some_and(rolls_out) {
+            "RollingOut"
+        } else if wanted.is_some_and(|wanted| ready < wanted) {
             "SomeReplicasReady"
         } else {
             "ReplicasReady"
@@ -181,8 +214,27 @@ pub(super) fn metrics_api_ready(
     }
 }
 
-pub(super) fn kubelets_reachable(kubelets: &Kubelets) -> Judged {
+/// Whether Pods of an earlier revision are still being replaced, and that goes on.
+pub(super) fn rolls_out(deployment: &Deployment) -> bool {
+    let Some(status) = &deployment.status else {
+        return true;
+    };
+    let stuck = status.conditions.iter().flatten().any(|condition| {
+        condition.type_.as_deref() == Some("Progressing") && condition.status.as_deref() == Some("False")
+    });
+    let updated = status.updated_replicas.unwrap_or_default();
+    let wanted = deployment.spec.replicas.unwrap_or(1);
+    let done = status.observed_generation == deployment.metadata.generation
+        && updated >= wanted
+        && status.replicas.unwrap_or_default() <= updated;
+    !(stuck || done)
+}
+
+pub(super) fn kubelets_reachable(observed: &Observed, kubelets: &Kubelets) -> Judged {
     let kind = "KubeletsReachable";
+    if let Some(judged) = unseen(kind, observed, Part::Pods) {
+        return judged;
+    }
     let count = format!("{} of {} kubelets answer", kubelets.answering, kubelets.total);
     match kubelets.failing.as_slice() {
         _ if !kubelets.reported => Judged::new(
@@ -240,10 +292,11 @@ pub(super) fn ready(judged: &[Judged], findings: &[Finding], kubelets: &Kubelets
     {
         return Judged::of_finding(kind, FALSE, finding);
     }
-    // One sick node hides only itself.
+    // One sick node hides only itself, and what the operator may not see does no harm while the API answers.
     let missing = judged
         .iter()
         .filter(|condition| condition.kind != "KubeletsReachable" || kubelets.answering == 0)
+        .filter(|condition| condition.reason != Reason::NotObserved.name())
         .find(|condition| condition.status != TRUE);
     match missing {
         Some(condition) => Judged::new(
@@ -259,10 +312,14 @@ pub(super) fn ready(judged: &[Judged], findings: &[Finding], kubelets: &Kubelets
             kind,
             TRUE,
             "Working",
-            format!(
-                "the Metrics API answers; {} of {} kubelets do",
-                kubelets.answering, kubelets.total
-            ),
+            if kubelets.reported {
+                format!(
+                    "the Metrics API answers; {} of {} kubelets do",
+                    kubelets.answering, kubelets.total
+                )
+            } else {
+                "the Metrics API answers".to_owned()
+            },
         ),
     }
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::api::MetricsStack;
-use crate::observe::{NodeFacts, Read, Replica};
+use crate::observe::{NodeFacts, Part, Read, Replica};
 use crate::plan::Environment;
 
 fn at(second: i64) -> Timestamp {
@@ -19,11 +19,8 @@ fn planned(spec: &serde_json::Value, observed: &Observed) -> Result<Plan, Refusa
         "spec": spec,
     }))
     .unwrap();
-    let environment = Environment {
-        namespace: "ns".to_owned(),
-        image: "image".to_owned(),
-    };
-    plan::plan(&stack, observed, &environment, at(0))
+    let environment = Environment::new("ns", "image");
+    plan::plan(&stack, None, observed, &environment, at(0))
 }
 
 fn node(name: &str, tls: TlsState, error: Option<&str>) -> NodeState {
@@ -79,7 +76,7 @@ fn working() -> Observed {
         .unwrap(),
         deployment: serde_json::from_value(json!({
             "spec": {"replicas": 2, "selector": {}, "template": {}},
-            "status": {"readyReplicas": 2},
+            "status": {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2},
         }))
         .unwrap(),
         ready_endpoints: 2,
@@ -127,6 +124,79 @@ fn a_stack_that_was_just_made() {
         ..Observed::default()
     };
     insta::assert_yaml_snapshot!(conditions(&of(&json!({}), &observed)));
+}
+
+#[test]
+fn what_cannot_be_seen_is_unknown_and_the_stack_is_ready_as_long_as_the_api_answers() {
+    for (part, kind) in [
+        (Part::FrontProxy, Some("AggregationReady")),
+        (Part::Deployment, Some("MetricsApiReady")),
+        (Part::Pods, Some("KubeletsReachable")),
+        (Part::Nodes, None),
+        (Part::Endpoints, None),
+    ] {
+        let mut observed = working();
+        match part {
+            Part::FrontProxy => observed.authentication = None,
+            Part::Deployment => observed.deployment = None,
+            Part::Pods => observed.replicas = Vec::new(),
+            Part::Nodes | Part::Endpoints => {}
+        }
+        observed.unseen.insert(part, "no right (403)".to_owned());
+        let status = of(&json!({}), &observed);
+        let unknown: Vec<_> = status
+            .conditions
+            .iter()
+            .filter(|condition| condition.status == "Unknown")
+            .map(|condition| condition.type_.as_str())
+            .collect();
+        assert_eq!(unknown, kind.into_iter().collect::<Vec<_>>(), "{part:?}");
+        assert_eq!(ready(&status).status, "True", "{part:?}");
+        assert_eq!(status.findings[0].reason, "NotObserved", "{part:?}");
+        assert!(status.findings[0].message.contains("no right (403)"));
+        observed.read = Read::NotTried;
+        let status = of(&json!({}), &observed);
+        assert_ne!(ready(&status).status, "True", "{part:?}");
+    }
+}
+
+#[test]
+fn a_new_generation_is_not_acted_on_before_its_rollout_is_done() {
+    let before = of(&json!({}), &working());
+    let rolled = |deployment: serde_json::Value| {
+        let observed = Observed {
+            deployment: serde_json::from_value(deployment).unwrap(),
+            ..working()
+        };
+        let plan = planned(&json!({}), &observed);
+        let status = status(Some(&before), Some(8), &observed, plan.as_ref(), at(60));
+        let of_ready = ready(&status).observed_generation;
+        assert_eq!(
+            (ready(&status).status.as_str(), of_ready),
+            ("True", status.observed_generation)
+        );
+        let reason = status.conditions[3].reason.clone();
+        (status.observed_generation.unwrap(), reason)
+    };
+    let deployment = |generation: i64, status: serde_json::Value| {
+        json!({"metadata": {"generation": generation},
+            "spec": {"replicas": 2, "selector": {}, "template": {}}, "status": status})
+    };
+    let done = json!({"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2});
+    assert_eq!(
+        rolled(deployment(3, done.clone())),
+        (8, "ReplicasReady".to_owned())
+    );
+    let rolling = (7, "RollingOut".to_owned());
+    assert_eq!(rolled(deployment(4, done)), rolling, "not seen yet");
+    let one = json!({"observedGeneration": 3, "replicas": 2, "updatedReplicas": 1, "readyReplicas": 2});
+    assert_eq!(rolled(deployment(3, one.clone())), rolling);
+    let surge = json!({"observedGeneration": 3, "replicas": 3, "updatedReplicas": 2, "readyReplicas": 2});
+    assert_eq!(rolled(deployment(3, surge)), rolling, "an old one is still there");
+    // One that stands still is found: there is nothing to wait for.
+    let mut stuck = one;
+    stuck["conditions"] = json!([{"type": "Progressing", "status": "False"}]);
+    assert_eq!(rolled(deployment(3, stuck)).0, 8);
 }
 
 #[test]
