@@ -85,6 +85,11 @@ impl Object {
                 fields.remove("data");
             }
         }
+        // Such as those by which pods are started again; they say when, not what.
+        let template = essence.pointer_mut("/spec/template/metadata");
+        if let Some(template) = template.and_then(Value::as_object_mut) {
+            template.remove("annotations");
+        }
         if let Some(spec) = essence.get_mut("spec").and_then(Value::as_object_mut) {
             spec.remove("clusterIP");
             spec.remove("clusterIPs");

@@ -225,12 +225,18 @@ impl KubeletClient {
             Some(tokens) => Some(tokens.get().await?),
             None => None,
         };
+        let mut refused = None;
         loop {
             let request = self.request(endpoint, path, token.as_ref())?;
             let response = timeout(patience, connection.send(request))
                 .await
                 .unwrap_or_else(|_| Err(error(ErrorClass::Timeout, "the kept connection is dead")))
-                .map_err(Broken::BeforeAnswer)?;
+                .map_err(|cause| match refused {
+                    // A kubelet may hang up after a refusal, and the refusal is what matters: the next scrape shows it
+                    // the newer token.
+                    Some(status) => Broken::Final(status_error(status)),
+                    None => Broken::BeforeAnswer(cause),
+                })?;
             let status = response.status();
             if status == StatusCode::OK {
                 let answer = self.room.read(response, kept.last_body).await?;
@@ -251,7 +257,7 @@ impl KubeletClient {
             };
             let drained = discard(response.into_body()).await.is_ok();
             match newer {
-                Some(_) if drained => token = newer,
+                Some(_) if drained => (token, refused) = (newer, Some(status)),
                 _ => {
                     if drained {
                         kept.connection = Some(connection);

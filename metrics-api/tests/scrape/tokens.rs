@@ -144,6 +144,34 @@ async fn a_kubelet_that_forgot_a_token_gets_a_newer_one_at_once() {
 }
 
 #[tokio::test]
+async fn a_kubelet_that_hangs_up_after_a_refusal_has_refused() {
+    let (api, authority) = (FakeApi::default(), Authority::new("cluster"));
+    api.set_token_life(600);
+    let kubelet = FakeKubelet::start(&authority.leaf(|_| {})).await;
+    kubelet.answer(Answer::For("token-2"));
+    kubelet.close_after_each_answer();
+    let tokens = requested(&api);
+    current(&tokens).await.unwrap();
+    pause();
+    advance(Duration::from_mins(1)).await;
+    resume();
+    let options = KubeletOptions {
+        tokens: Some(tokens),
+        ..options(TlsMode::Verify, &authority)
+    };
+    let (client, mut kept) = (KubeletClient::new(options, provider()), Kept::default());
+    let first = client
+        .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await;
+    assert_eq!(first.unwrap_err().class, ErrorClass::Unauthorized);
+    // The newer token is at hand now.
+    client
+        .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_kubelet_that_refuses_every_token_costs_one_request_in_ten_minutes() {
     let (api, authority) = (FakeApi::default(), Authority::new("cluster"));
     api.set_token_life(6000);
