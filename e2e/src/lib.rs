@@ -11,6 +11,7 @@ pub mod host;
 pub mod image;
 pub mod images;
 pub mod paths;
+pub mod peer;
 pub mod progress;
 pub mod scenarios;
 pub mod test;

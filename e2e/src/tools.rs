@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::image::{ImageFile, ImageSpec};
 use crate::progress::Progress;
-use crate::{command, host, image, paths};
+use crate::{command, host, image, paths, peer};
 
 /// One folder below e2e/tools: a Go module, built into one folder of the cache.
 struct Module {
@@ -102,6 +102,9 @@ impl Tools {
         let kubernetes_version = KUBERNETES
             .version()?
             .context("e2e/tools/kubernetes/go.mod: no version of k8s.io/kubernetes")?;
+        progress
+            .step("fetching metrics-server's manifests", peer::download())
+            .await?;
         let mut tools = Self {
             folders,
             node_images: Vec::new(),

@@ -382,7 +382,7 @@ pub(super) async fn pods(context: &Context) -> Result<Vec<Server>> {
 }
 
 /// The value of an Authorization header for a ServiceAccount of the default namespace.
-async fn token(context: &Context, account: &str) -> Result<String> {
+pub(super) async fn token(context: &Context, account: &str) -> Result<String> {
     let token = context
         .kubectl(&["create", "token", account, "--namespace=default"])
         .await?;

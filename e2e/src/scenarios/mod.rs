@@ -10,6 +10,7 @@ mod context;
 pub(crate) mod diagnostics;
 mod exposition;
 mod fake_kubelet;
+mod load;
 mod objects;
 mod pki;
 mod stack;
@@ -19,12 +20,14 @@ mod autoscaling;
 mod bad_flags;
 mod bad_spec;
 mod boundaries;
+mod drop_in;
 mod foreign_api_service;
 mod install;
 mod kubelet_certificates;
 mod numbers;
 mod removal;
 mod repair;
+mod rolling_restart;
 mod sick_kubelets;
 
 use std::process::ExitCode;
@@ -153,6 +156,7 @@ scenarios! {
     MetricsApi Default "bad-flags" 2 bad_flags::end_the_process;
 
     Operator Default "repair" 6 repair::everything_comes_back;
+    Operator Default "rolling-restart" 4 rolling_restart::fails_no_read;
     Operator Default "bad-spec" 4 bad_spec::is_refused;
     Operator Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
     Operator Default "stack-deletion" 6 removal::of_the_stack;
@@ -162,6 +166,7 @@ scenarios! {
 
     Aggregation Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
     Aggregation Csr "verify-signed" 5 kubelet_certificates::signed_are_verified;
+    Aggregation Csr "drop-in" 9 drop_in::by_image_only;
 }
 
 /// Arguments of the hidden subcommand that runs one scenario in this process.

@@ -108,6 +108,17 @@ impl Authority {
         self.sign(&kubelet_params(node, None))
     }
 
+    /// A server's certificate and its key, PEM.
+    pub(super) fn server(&self, name: &str) -> Result<(String, String)> {
+        let mut params = params(name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
     fn sign(&self, params: &CertificateParams) -> Result<Identity> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;

@@ -18,7 +18,7 @@ use crate::test::install_yaml::NAMESPACE;
 /// Time for a turn of every node and the operator's look at the report: the slowest answer is a timeout.
 const SEEN_WITHIN: Duration = Duration::from_secs(90);
 /// Requests after which a log that repeats itself would show.
-const REPEATS: usize = 4;
+const REPEATS: usize = 2;
 
 const NODES: &str = "/apis/metrics.k8s.io/v1/nodes";
 
