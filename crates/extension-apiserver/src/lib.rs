@@ -7,6 +7,7 @@ mod body;
 mod cache;
 pub mod health;
 pub mod json;
+pub mod memory;
 mod metrics;
 pub mod options;
 pub mod protobuf;
@@ -19,6 +20,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
+pub mod write;
 
 pub use health::HealthCheck;
 pub use options::{

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, request};
 
+use super::change::{self, ChangeRequest};
 use super::list::{Framed, List, PART};
 use super::negotiate::{self, Accepted, Encoding, Form, Media};
 use super::object::{Include, Names, Shape};
 use super::paging::{OwnedKey, Page};
 use super::pretty::{Indent, Transform, Transformed};
 use super::reply::Answer;
+use super::watch::{self, WatchRequest};
 use super::yaml::Yaml;
 use super::{Api, binary, gzip};
 use crate::body::{After, Body, Chunks};
@@ -26,30 +28,46 @@ pub(super) fn respond(
     info: &RequestInfo,
     request: &ResourceRequest,
     parts: &request::Parts,
+    body: &Bytes,
 ) -> Result<Answer, Status> {
     let (resource, key) = find(api, info, request).ok_or_else(Status::no_such_path)?;
-    if parts.method != Method::GET {
-        return Err(Status::method_not_allowed());
-    }
     let query = Query::of(&parts.uri);
+    if parts.method != Method::GET {
+        if !change::wants_body(resource.as_ref(), &parts.method) {
+            return Err(Status::method_not_allowed());
+        }
+        return change(resource, key, request, &query, parts, body);
+    }
     let served = Media::of(resource.info());
     let accepted = negotiate::resource_form(&parts.headers, &query, served)?;
-    let names = Names {
-        kind: resource.info().kind,
-        api_version: format!("{}/{}", request.group, request.version),
-    };
+    let names = names(resource.as_ref(), request);
     let include = match accepted.form {
         Form::Table(_) => Include::of(&query),
         _ => Ok(Include::Metadata),
     };
     let Some(key) = key else {
         let selection = selection(&query)?;
-        if info.verb == "watch" {
+        if info.verb == "watch" && resource.watches().is_none() {
             return Err(Status::verb_not_supported(
                 &request.group,
                 &request.resource,
                 "watch",
             ));
+        }
+        if info.verb == "watch" {
+            let shape = Shape {
+                form: accepted.form,
+                include: include?,
+                protobuf: false,
+            };
+            let ask = WatchRequest {
+                namespace: scope(resource.as_ref(), request, &selection),
+                names,
+                shape,
+                selection,
+                accepted,
+            };
+            return watch::answer(resource, ask, &query, api.ending.clone());
         }
         if let Form::Metadata(_) = accepted.form {
             return Err(Status::form_not_acceptable(format!(
@@ -88,9 +106,61 @@ pub(super) fn respond(
     })
 }
 
+/// The namespace that objects must be in, if there is one.
+fn scope(resource: &dyn Resource, request: &ResourceRequest, selection: &Selection) -> Option<String> {
+    let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let selected = selection
+        .fields
+        .namespace()
+        .filter(|_| resource.info().namespaced);
+    namespace.or(selected).map(str::to_owned)
+}
+
+/// Changes an object, or deletes several.
+fn change(
+    resource: &Arc<dyn Resource>,
+    key: Option<Key<'_>>,
+    request: &ResourceRequest,
+    query: &Query,
+    parts: &request::Parts,
+    body: &Bytes,
+) -> Result<Answer, Status> {
+    // What is changed is told as text: there is no protobuf of objects that come as JSON.
+    let accepted = negotiate::resource_form(&parts.headers, query, &Media::TEXT)?;
+    let change = ChangeRequest {
+        resource: resource.as_ref(),
+        names: names(resource.as_ref(), request),
+        shape: Shape {
+            form: accepted.form,
+            include: Include::of(query)?,
+            protobuf: false,
+        },
+        accepted,
+        request,
+        query,
+        parts,
+    };
+    let namespaced = resource.info().namespaced;
+    match (parts.method.as_str(), key) {
+        ("POST", None) if !namespaced || !request.namespace.is_empty() => change.create(body),
+        ("PUT", Some(key)) => change.update(key, body),
+        ("PATCH", Some(key)) => change.patch(key, body),
+        ("DELETE", Some(key)) => change.delete(key, body),
+        ("DELETE", None) => change.delete_all(&selection(query)?, body),
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+fn names(resource: &dyn Resource, request: &ResourceRequest) -> Names {
+    Names {
+        kind: resource.info().kind,
+        api_version: format!("{}/{}", request.group, request.version),
+    }
+}
+
 /// The resource and, unless it is about the collection, the object that the path leads to. The path must be exactly
 /// the one that the request was authorized by.
-fn find<'a>(
+pub(super) fn find<'a>(
     api: &'a Api,
     info: &RequestInfo,
     request: &'a ResourceRequest,
@@ -175,13 +245,7 @@ fn list(
     request: &ResourceRequest,
     parts: &request::Parts,
 ) -> Result<Answer, Status> {
-    let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-    let selected = ask
-        .selection
-        .fields
-        .namespace()
-        .filter(|_| resource.info().namespaced);
-    let namespace = namespace.or(selected).map(str::to_owned);
+    let namespace = scope(resource.as_ref(), request, &ask.selection);
     let Encoding { media, pretty } = ask.accepted.encoding;
     let shape = Shape {
         form: ask.accepted.form,

@@ -1,5 +1,6 @@
 //! Answers held against what metrics-server 0.9.0 answered to the same requests on a real cluster.
 
+mod changes;
 mod encodings;
 mod paging;
 
@@ -13,6 +14,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::{Api, refuse, respond};
 use crate::body::Body;
@@ -292,7 +294,7 @@ fn api_of(versions: &[&'static str], pods: Arc<Memory>, nodes: Arc<Memory>) -> A
         HealthCheck::ready("store/ready", || Err("no metrics to serve".to_owned())),
         HealthCheck::ready("shutdown", || Ok(())),
     ];
-    Api::new(group, version, endpoints, checks)
+    Api::new(group, version, endpoints, checks, CancellationToken::new())
 }
 
 fn api() -> Api {
@@ -355,7 +357,12 @@ fn start(api: &Api, request: &str, headers: &[(&str, &str)]) -> Response<Body> {
         builder = builder.header(*name, *value);
     }
     let (parts, ()) = builder.body(()).unwrap().into_parts();
-    respond(api, &request_info(&parts.method, &parts.uri), &parts)
+    respond(
+        api,
+        &request_info(&parts.method, &parts.uri),
+        &parts,
+        &bytes::Bytes::new(),
+    )
 }
 
 fn ask(api: &Api, request: &str, headers: &[(&str, &str)]) -> Answered {
@@ -925,7 +932,8 @@ proptest::proptest! {
         let builder = Request::builder().uri(uri).header("accept", accept);
         if let Ok(request) = builder.body(()) {
             let (parts, ()) = request.into_parts();
-            let _ = read(respond(&api(), &request_info(&parts.method, &parts.uri), &parts));
+            let info = request_info(&parts.method, &parts.uri);
+            let _ = read(respond(&api(), &info, &parts, &bytes::Bytes::new()));
         }
     }
 }
