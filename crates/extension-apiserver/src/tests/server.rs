@@ -463,7 +463,7 @@ async fn a_certificate_without_its_key_does_not_pass_the_handshake() {
 #[tokio::test]
 async fn a_client_that_says_nothing_is_not_waited_for() {
     let world = World::new();
-    let short = Duration::from_millis(500);
+    let short = Duration::from_secs(2);
     let running = world
         .start_with(Limits {
             handshake_timeout: short,
@@ -713,7 +713,7 @@ async fn slow_clients_hold_up_nobody_and_are_given_up() {
     let running = world
         .start_with(Limits {
             requests_in_flight: 3,
-            request_timeout: Duration::from_millis(1500),
+            request_timeout: Duration::from_secs(3),
             ..Limits::default()
         })
         .await;
@@ -1229,7 +1229,7 @@ async fn objects_are_created_and_watched_over_both_versions_of_http() {
     let limits = Limits {
         body_bytes: 1000,
         requests_in_flight: 1,
-        request_timeout: Duration::from_millis(500),
+        request_timeout: Duration::from_secs(2),
         ..Limits::default()
     };
     let builder = Server::builder(world.cluster.client(), group, certificate).limits(limits);
@@ -1243,7 +1243,7 @@ async fn objects_are_created_and_watched_over_both_versions_of_http() {
         asking.push(tokio::spawn(async move { watching.get(&path, &JANE).await.text }));
     }
     // A watch takes no place, and lasts longer than a request may.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tokio::time::sleep(Duration::from_millis(2200)).await;
     let mut connection = world.connect(&running, Some(&world.proxy()), Http::One).await;
     let body = Bytes::from_static(br#"{"metadata":{"name":"x"}}"#);
     let created = connection.send(Method::POST, notes, &JANE, body).await.unwrap();
