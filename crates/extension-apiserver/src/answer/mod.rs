@@ -9,6 +9,7 @@ mod list;
 mod negotiate;
 mod object;
 mod openapi;
+mod options;
 mod paging;
 mod patch;
 mod pretty;

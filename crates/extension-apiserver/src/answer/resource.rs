@@ -1,6 +1,5 @@
 //! Answers about the group's resources.
 
-use std::num::IntErrorKind;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,12 +14,12 @@ use super::pretty::{Indent, Transform, Transformed};
 use super::reply::Answer;
 use super::watch::{self, WatchRequest};
 use super::yaml::Yaml;
-use super::{Api, binary, gzip};
+use super::{Api, binary, gzip, options};
 use crate::body::{After, Body, Chunks};
 use crate::request::{Query, RequestInfo, ResourceRequest};
 use crate::resource::{Key, Resource};
-use crate::selector::{FieldSelector, LabelSelector, Selection};
-use crate::status::{Quoted, Status};
+use crate::selector::Selection;
+use crate::status::Status;
 
 /// Answers a request whose path leads to a resource.
 pub(super) fn respond(
@@ -46,7 +45,7 @@ pub(super) fn respond(
         _ => Ok(Include::Metadata),
     };
     let Some(key) = key else {
-        let selection = selection(&query)?;
+        let selection = options::read(&query, info.verb == "watch")?;
         if info.verb == "watch" && resource.watches().is_none() {
             return Err(Status::verb_not_supported(
                 &request.group,
@@ -75,14 +74,25 @@ pub(super) fn respond(
                 resource.info().list_kind
             )));
         }
-        let ask = ListRequest {
-            names,
-            include: include?,
-            selection,
-            pages: Page::of(request, &query)?,
-            accepted,
+        let include = include?;
+        let ask = |accepted: Accepted| {
+            let ask = ListRequest {
+                names: names.clone(),
+                include,
+                selection: selection.clone(),
+                pages: Page::of(request, &query)?,
+                accepted,
+            };
+            list(api, resource, ask, request, parts)
         };
-        return list(api, resource, ask, request, parts);
+        return match ask(accepted) {
+            // Too many lists are in memory as a whole, as protobuf has to be: most clients take text too.
+            Err(status) if status.code == 429 => {
+                let text = negotiate::resource_form(&parts.headers, &query, &Media::TEXT);
+                text.map_err(|_| status).and_then(ask)
+            }
+            answer => answer,
+        };
     };
     if let Form::MetadataList(_) = accepted.form {
         return Err(Status::form_not_acceptable(format!(
@@ -146,7 +156,7 @@ fn change(
         ("PUT", Some(key)) => change.update(key, body),
         ("PATCH", Some(key)) => change.patch(key, body),
         ("DELETE", Some(key)) => change.delete(key, body),
-        ("DELETE", None) => change.delete_all(&selection(query)?, body),
+        ("DELETE", None) => change.delete_all(&options::read(query, false)?, body),
         _ => Err(Status::method_not_allowed()),
     }
 }
@@ -204,29 +214,6 @@ pub(super) fn find<'a>(
             Some((resource, Some(Key { namespace, name })))
         }
     }
-}
-
-/// Reads what of the parameters of a list says which objects are wanted.
-fn selection(query: &Query) -> Result<Selection, Status> {
-    for number in ["timeoutSeconds", "limit"] {
-        let value = query.first(number).unwrap_or("0");
-        if let Err(error) = value.parse::<i64>() {
-            let problem = match error.kind() {
-                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
-                _ => "invalid syntax",
-            };
-            let value = Quoted(value);
-            return Err(Status::bad_request(format!(
-                "strconv.ParseInt: parsing {value}: {problem}"
-            )));
-        }
-    }
-    let labels = query.first("labelSelector").unwrap_or_default();
-    let fields = query.first("fieldSelector").unwrap_or_default();
-    let labels = LabelSelector::parse(labels).map_err(Status::bad_request)?;
-    let fields = FieldSelector::parse(fields).map_err(Status::bad_request)?;
-    let fields = fields.of_objects().map_err(Status::bad_request)?;
-    Ok(Selection { labels, fields })
 }
 
 /// What a list is asked for by.

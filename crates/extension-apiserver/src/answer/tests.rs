@@ -6,7 +6,7 @@ mod paging;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, LazyLock, RwLock};
 
 use futures::executor::block_on;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -197,7 +197,9 @@ fn pod(name: &str, container: &str, usage: [&str; 2], pairs: &[(&str, &str)]) ->
 
 /// What metrics-server says of that kind, without what the library adds.
 fn schema_of(kind: &str) -> Value {
-    let sample: Value = serde_json::from_str(&fixture("openapi-v3.json")).unwrap();
+    static SAMPLE: LazyLock<Value> =
+        LazyLock::new(|| serde_json::from_str(&fixture("openapi-v3.json")).unwrap());
+    let sample = &*SAMPLE;
     let name = format!("io.k8s.metrics.pkg.apis.metrics.v1beta1.{kind}");
     // References as a resource gives them: bare names, of the same version without a package.
     let schema = sample["components"]["schemas"][name].to_string();
@@ -774,6 +776,15 @@ fn other_documents_are_served() {
     );
     let busy = read(refuse(&Status::too_many_requests(1), &HeaderMap::new()));
     assert_eq!((busy.code.as_u16(), busy.header("retry-after")), (429, "1"));
+}
+
+#[test]
+fn parameters_that_do_not_go_together_are_refused() {
+    let path = "GET /apis/metrics.k8s.io/v1/pods?resourceVersionMatch=Exact";
+    for (parameters, code) in [("", 422), ("&watch=true", 422), ("&resourceVersion=1", 200)] {
+        let answered = ask(&api(), &format!("{path}{parameters}"), &[]);
+        assert_eq!(answered.code, code, "{parameters}");
+    }
 }
 
 #[test]

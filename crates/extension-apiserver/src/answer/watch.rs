@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::negotiate::{Accepted, Media};
 use super::object::{Names, Shape};
+use super::options;
 use super::reply::Answer;
 use crate::body::Body;
 use crate::request::Query;
@@ -113,29 +114,21 @@ enum Initial {
 
 /// Where a watch begins: after a version, or with what there is.
 fn start(query: &Query) -> Result<(u64, Option<Initial>), Status> {
-    let invalid = |field: &str, found: &str, expected: &str| {
-        let cause = Cause::invalid(field, &Quoted(found), expected);
-        Status::invalid("meta.k8s.io", "ListOptions", "", vec![cause])
-    };
     let version = query.first("resourceVersion").unwrap_or_default();
     let from = match version {
         "" => 0,
         version => version.parse().map_err(|_| {
-            invalid(
+            let expected = "expected a version that a list or watch has told";
+            options::invalid(vec![Cause::invalid(
                 "resourceVersion",
-                version,
-                "expected a version that a list or watch has told",
-            )
+                &Quoted(version),
+                expected,
+            )])
         })?,
     };
-    let matching = query.first("resourceVersionMatch").unwrap_or_default();
     let told = query
         .first("sendInitialEvents")
         .is_some_and(|told| !told.is_empty());
-    if told != (matching == "NotOlderThan") || !matches!(matching, "" | "NotOlderThan") {
-        let rule = "sendInitialEvents and resourceVersionMatch=NotOlderThan are set together or not at all";
-        return Err(invalid("resourceVersionMatch", matching, rule));
-    }
     let initial = match (told && query.flag("sendInitialEvents"), from) {
         (true, _) => Some(Initial::Told),
         (false, 0) if !told => Some(Initial::Silent),

@@ -34,6 +34,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 const IDLE: Duration = Duration::from_secs(90);
 /// Time that a connection without open requests has to end once it is asked to.
 const LAST_REQUESTS: Duration = Duration::from_mins(1);
+/// Time that a handshake has to end when the server stops.
+const LAST_HANDSHAKE: Duration = Duration::from_secs(3);
 /// Time that a new HTTP/1.1 connection has for its first request when the server stops. Clients in Go try again on
 /// another connection if an old one is closed under their request, but not if a new one is
 /// (`shouldRetryRequest` of net/http).
@@ -121,11 +123,11 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     // A handshake that has begun is let end, also while the server stops: who shakes hands believes to be welcome.
     let handshake = tokio::time::timeout(handler.limits.handshake_timeout, acceptor.accept(stream));
-    let drain = handler.limits.drain;
+    let left = handler.limits.drain.min(LAST_HANDSHAKE);
     let tls = tokio::select! {
         tls = handshake => tls,
         () = place.evicted() => return,
-        () = async { stop.cancelled().await; tokio::time::sleep(drain).await } => return,
+        () = async { stop.cancelled().await; tokio::time::sleep(left).await } => return,
     };
     let refused = match tls {
         Ok(Ok(tls)) => {
