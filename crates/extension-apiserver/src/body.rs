@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::Stream;
 use hyper::body::{Frame, SizeHint};
 
 use crate::status::Status;
@@ -14,8 +15,16 @@ const PIECE: usize = 128 * 1024;
 /// The body of an answer: there as a whole, or made while the client reads it.
 pub(crate) struct Body {
     ready: Option<Bytes>,
-    rest: Option<Box<dyn Chunks>>,
+    rest: Option<Rest>,
 }
+
+/// What makes the parts that are not there yet.
+enum Rest {
+    Chunks(Box<dyn Chunks>),
+    Events(Events),
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 /// Makes the parts of a body, each when it is wanted. The error breaks the connection off, so that the client does
 /// not take what it has for all there is.
@@ -65,7 +74,17 @@ impl Body {
     pub(crate) fn streamed(first: Bytes, rest: Box<dyn Chunks>) -> Self {
         Self {
             ready: Some(first).filter(|first| !first.is_empty()),
-            rest: Some(rest),
+            rest: Some(Rest::Chunks(rest)),
+        }
+    }
+}
+
+impl Body {
+    /// A body whose parts come when something happens.
+    pub(crate) fn events(events: impl Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Self {
+        Self {
+            ready: None,
+            rest: Some(Rest::Events(Box::pin(events))),
         }
     }
 }
@@ -87,7 +106,14 @@ impl hyper::body::Body for Body {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let next = match &mut self.rest {
-            Some(rest) => rest.next(),
+            Some(Rest::Chunks(rest)) => rest.next(),
+            Some(Rest::Events(events)) => {
+                let next = std::task::ready!(events.as_mut().poll_next(context));
+                if !matches!(next, Some(Ok(_))) {
+                    self.rest = None;
+                }
+                return Poll::Ready(next.map(|part| part.map(Frame::data)));
+            }
             None => Ok(None),
         };
         match &next {

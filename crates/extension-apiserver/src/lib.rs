@@ -8,6 +8,7 @@ mod cache;
 pub mod health;
 pub mod json;
 mod listen;
+pub mod memory;
 mod metrics;
 pub mod options;
 pub mod protobuf;
@@ -20,6 +21,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
+pub mod write;
 
 pub use health::{HealthCheck, HealthEndpoint};
 pub use options::{

@@ -192,6 +192,8 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// Bytes of all headers of a request.
     pub header_bytes: u32,
+    /// Bytes of the body of a request that changes something. Other bodies are not read.
+    pub body_bytes: usize,
     /// Whether HTTP/2 is offered beside HTTP/1.1.
     pub http2: bool,
     /// Streams of one HTTP/2 connection.
@@ -224,6 +226,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(32),
             request_timeout: Duration::from_mins(1),
             header_bytes: 256 * 1024,
+            body_bytes: 3 * 1024 * 1024,
             http2: true,
             streams_per_connection: 100,
             connection_age: Some(Duration::from_mins(5)),

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::json::{JsonArray, JsonObject};
 use crate::protobuf::Message;
 use crate::status::Status;
+use crate::write::{Create, Delete, Update, Watch};
 
 /// A read-only API resource: it can be got and listed.
 pub trait Resource: Send + Sync + 'static {
@@ -28,6 +29,32 @@ pub trait Resource: Send + Sync + 'static {
         scope: ListScope<'_>,
         visit: &mut dyn FnMut(&dyn Item) -> ControlFlow<()>,
     ) -> Result<(), Status>;
+
+    /// The version of the last change, which lists carry so that a watch can go on from there. `None`: there are no
+    /// versions.
+    fn version(&self) -> Option<String> {
+        None
+    }
+
+    /// How objects are created, if they can be.
+    fn creates(&self) -> Option<&dyn Create> {
+        None
+    }
+
+    /// How objects are replaced and patched, if they can be.
+    fn updates(&self) -> Option<&dyn Update> {
+        None
+    }
+
+    /// How objects are deleted, if they can be.
+    fn deletes(&self) -> Option<&dyn Delete> {
+        None
+    }
+
+    /// How changes are followed, if they can be.
+    fn watches(&self) -> Option<&dyn Watch> {
+        None
+    }
 }
 
 /// Where an object is: its namespace (none for cluster-scoped resources) and name. Ordered by namespace, then name,
@@ -61,6 +88,19 @@ pub trait Item {
     fn visit_labels(&self, visit: &mut dyn FnMut(&str, &str));
     /// `metadata.creationTimestamp`.
     fn creation_timestamp(&self) -> Option<Timestamp>;
+    /// Appends the fields of `metadata`. Only objects that have more than the above write their own.
+    fn write_metadata(&self, metadata: &mut JsonObject<'_>) {
+        metadata.string("name", self.name());
+        if let Some(namespace) = self.namespace() {
+            metadata.string("namespace", namespace);
+        }
+        if let Some(time) = self.creation_timestamp() {
+            metadata.time("creationTimestamp", time);
+        }
+        metadata.object_unless_empty("labels", |labels| {
+            self.visit_labels(&mut |key, value| labels.string(key, value));
+        });
+    }
     /// Appends the fields that come after `metadata`.
     fn write_fields(&self, object: &mut JsonObject<'_>);
     /// Appends the fields that come after `metadata`, which is field 1, in protobuf's form. Only asked of resources that

@@ -192,7 +192,8 @@ impl ServerBuilder {
         let listener =
             crate::listen::listen(address).map_err(|source| BindError::Listen { address, source })?;
         let stopping = CancellationToken::new();
-        let handler = Arc::new(self.handler(Arc::clone(&config), stopping.clone()));
+        let stop = CancellationToken::new();
+        let handler = Arc::new(self.handler(Arc::clone(&config), stopping.clone(), stop.clone()));
         Ok(BoundServer {
             listener,
             acceptor,
@@ -201,10 +202,11 @@ impl ServerBuilder {
             config,
             handler,
             stopping,
+            stop,
         })
     }
 
-    fn handler(self, config: Arc<Config>, stopping: CancellationToken) -> Handler {
+    fn handler(self, config: Arc<Config>, stopping: CancellationToken, ending: CancellationToken) -> Handler {
         let mut registry = self.registry;
         let resources = self.group.resources.iter();
         let resources = resources.map(|resource| resource.info().plural).collect();
@@ -246,7 +248,7 @@ impl ServerBuilder {
             hashing: RandomState::new(),
             strict_transport_security: self.strict_transport_security,
             limits: self.limits,
-            api: Api::new(self.group, self.version, self.endpoints, checks),
+            api: Api::new(self.group, self.version, self.endpoints, checks, ending),
             metrics,
             registry,
         }
@@ -270,6 +272,7 @@ pub struct BoundServer {
     config: Arc<Config>,
     handler: Arc<Handler>,
     stopping: CancellationToken,
+    stop: CancellationToken,
 }
 
 impl BoundServer {
@@ -294,7 +297,7 @@ impl BoundServer {
         }
 
         let handler = Arc::clone(&self.handler);
-        let stop = CancellationToken::new();
+        let stop = self.stop;
         let accepting = connection::accept(self.listener, self.acceptor, self.handler, stop.clone());
         let stopping = async {
             shutdown.await;

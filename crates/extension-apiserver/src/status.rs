@@ -40,10 +40,38 @@ pub struct Details {
 }
 
 /// `metav1.StatusCause`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Cause {
+    /// Machine-readable reason, one of `metav1.CauseType`.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub reason: &'static str,
     /// What happened.
     pub message: String,
+    /// The field it is about: `spec.replicas`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub field: String,
+}
+
+impl Cause {
+    /// The value of a field is not allowed.
+    #[must_use]
+    pub fn invalid(field: &str, found: &dyn Display, expected: &str) -> Self {
+        Self {
+            reason: "FieldValueInvalid",
+            message: format!("Invalid value: {found}: {expected}"),
+            field: field.to_owned(),
+        }
+    }
+
+    /// A field has to be there.
+    #[must_use]
+    pub fn required(field: &str, why: &str) -> Self {
+        Self {
+            reason: "FieldValueRequired",
+            message: format!("Required value: {why}"),
+            field: field.to_owned(),
+        }
+    }
 }
 
 impl Status {
@@ -114,6 +142,69 @@ impl Status {
         Self::new(406, "NotAcceptable", message.into())
     }
 
+    /// 409: there is one of that name already.
+    #[must_use]
+    pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
+        let message = format!(
+            "{} {} already exists",
+            Qualified { group, resource },
+            Quoted(name)
+        );
+        Self::about(409, "AlreadyExists", message, Details::of(group, resource, name))
+    }
+
+    /// 409: the object is not what the client believed it to be.
+    #[must_use]
+    pub fn conflict(group: &str, resource: &str, name: &str) -> Self {
+        let (qualified, quoted) = (Qualified { group, resource }, Quoted(name));
+        let message = format!(
+            "Operation cannot be fulfilled on {qualified} {quoted}: the object has been modified; please apply your \
+             changes to the latest version and try again"
+        );
+        Self::about(409, "Conflict", message, Details::of(group, resource, name))
+    }
+
+    /// 410: what came after that version is not known any more.
+    #[must_use]
+    pub fn expired(version: u64, oldest: u64) -> Self {
+        let message = format!("too old resource version: {version} ({oldest})");
+        Self::new(410, "Expired", message)
+    }
+
+    /// 415: the body is of none of these media types.
+    #[must_use]
+    pub fn unsupported_media_type(accepted: &[&str]) -> Self {
+        let accepted = accepted.join(", ");
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {accepted}"
+        );
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    /// 422: the object is not valid, and why.
+    #[must_use]
+    pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
+        let told: Vec<_> = causes
+            .iter()
+            .map(|cause| format!("{}: {}", cause.field, cause.message))
+            .collect();
+        let told = match told.as_slice() {
+            [one] => one.clone(),
+            several => format!("[{}]", several.join(", ")),
+        };
+        let resource = kind;
+        let message = format!(
+            "{} {} is invalid: {told}",
+            Qualified { group, resource },
+            Quoted(name)
+        );
+        let details = Details {
+            causes,
+            ..Details::of(group, kind, name)
+        };
+        Self::about(422, "Invalid", message, details)
+    }
+
     /// 413: the body is over `limit` bytes.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {
@@ -146,6 +237,7 @@ impl Status {
     pub fn internal(error: &dyn Display) -> Self {
         let cause = Cause {
             message: error.to_string(),
+            ..Cause::default()
         };
         let message = format!("Internal error occurred: {error}");
         Self::about(

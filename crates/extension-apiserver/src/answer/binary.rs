@@ -3,10 +3,10 @@
 
 use jiff::Timestamp;
 
-use super::discovery::{VERBS, sorted};
+use super::discovery::{sorted, verbs};
 use crate::options::ApiGroup;
 use crate::protobuf::{Message, varint};
-use crate::resource::{Item, ResourceInfo};
+use crate::resource::{Item, Resource};
 use crate::status::Status;
 
 /// What every document begins with.
@@ -76,10 +76,10 @@ pub(super) fn object_meta(message: &mut Message<'_>, item: &dyn Item) {
 }
 
 /// The metadata of a list: `metav1.ListMeta`, as field 1.
-pub(super) fn list_meta(message: &mut Message<'_>, token: &str) {
+pub(super) fn list_meta(message: &mut Message<'_>, version: &str, token: &str) {
     message.message(1, |meta| {
         meta.string(1, "");
-        meta.string(2, "");
+        meta.string(2, version);
         meta.string(3, token);
     });
 }
@@ -93,7 +93,7 @@ fn write_time(message: &mut Message<'_>, at: Timestamp) {
 /// `metav1.Status`.
 pub(super) fn status(status: &Status) -> Vec<u8> {
     document("v1", "Status", |message| {
-        list_meta(message, "");
+        list_meta(message, "", "");
         message.string(2, "Failure");
         message.string(3, &status.message);
         message.string(4, status.reason);
@@ -104,9 +104,9 @@ pub(super) fn status(status: &Status) -> Vec<u8> {
                 message.string(3, &details.kind);
                 for cause in &details.causes {
                     message.message(4, |message| {
-                        message.string(1, "");
+                        message.string(1, cause.reason);
                         message.string(2, &cause.message);
-                        message.string(3, "");
+                        message.string(3, &cause.field);
                     });
                 }
                 message.integer(5, details.retry_after_seconds.unwrap_or_default().into());
@@ -147,17 +147,22 @@ fn write_group(message: &mut Message<'_>, group: &ApiGroup) {
 pub(super) fn resource_list(group: &ApiGroup, version: &str) -> Vec<u8> {
     document("v1", "APIResourceList", |list| {
         list.display(1, &format_args!("{}/{version}", group.name));
-        for info in sorted(group) {
-            list.message(2, |message| write_resource(message, info));
+        for resource in sorted(group) {
+            list.message(2, |message| write_resource(message, resource));
         }
     })
 }
 
-fn write_resource(message: &mut Message<'_>, info: &ResourceInfo) {
+fn write_resource(message: &mut Message<'_>, resource: &dyn Resource) {
+    let info = resource.info();
     message.string(1, info.plural);
     message.boolean(2, info.namespaced);
     message.string(3, info.kind);
-    message.message(4, |verbs| VERBS.iter().for_each(|verb| verbs.string(1, verb)));
+    message.message(4, |message| {
+        for verb in verbs(resource) {
+            message.string(1, verb);
+        }
+    });
     for name in &info.short_names {
         message.string(5, name);
     }
@@ -171,7 +176,7 @@ fn write_resource(message: &mut Message<'_>, info: &ResourceInfo) {
 pub(super) fn aggregated(group: &ApiGroup, discovery_version: &str) -> Vec<u8> {
     let api_version = format!("apidiscovery.k8s.io/{discovery_version}");
     document(&api_version, "APIGroupDiscoveryList", |list| {
-        list_meta(list, "");
+        list_meta(list, "", "");
         list.message(ITEMS, |item| {
             item.message(1, |meta| {
                 meta.string(1, group.name);
@@ -184,8 +189,8 @@ pub(super) fn aggregated(group: &ApiGroup, discovery_version: &str) -> Vec<u8> {
             for version in &group.versions {
                 item.message(2, |message| {
                     message.string(1, version);
-                    for info in sorted(group) {
-                        message.message(2, |message| write_discovered(message, info));
+                    for resource in sorted(group) {
+                        message.message(2, |message| write_discovered(message, resource));
                     }
                     message.string(3, "Current");
                 });
@@ -194,7 +199,8 @@ pub(super) fn aggregated(group: &ApiGroup, discovery_version: &str) -> Vec<u8> {
     })
 }
 
-fn write_discovered(message: &mut Message<'_>, info: &ResourceInfo) {
+fn write_discovered(message: &mut Message<'_>, resource: &dyn Resource) {
+    let info = resource.info();
     message.string(1, info.plural);
     message.message(2, |kind| {
         kind.string(1, "");
@@ -203,7 +209,7 @@ fn write_discovered(message: &mut Message<'_>, info: &ResourceInfo) {
     });
     message.string(3, if info.namespaced { "Namespaced" } else { "Cluster" });
     message.string(4, info.singular);
-    for verb in VERBS {
+    for verb in verbs(resource) {
         message.string(5, verb);
     }
     for name in &info.short_names {

@@ -2,10 +2,27 @@
 
 use crate::json::{JsonArray, JsonObject};
 use crate::options::ApiGroup;
-use crate::resource::ResourceInfo;
+use crate::resource::Resource;
 
-/// What every resource can do.
-pub(super) const VERBS: [&str; 2] = ["get", "list"];
+/// What a resource can do.
+pub(super) fn verbs(resource: &dyn Resource) -> Vec<&'static str> {
+    let deletes = resource.deletes().is_some();
+    let updates = resource.updates().is_some();
+    let all = [
+        ("create", resource.creates().is_some()),
+        ("delete", deletes),
+        ("deletecollection", deletes),
+        ("get", true),
+        ("list", true),
+        ("patch", updates),
+        ("update", updates),
+        ("watch", resource.watches().is_some()),
+    ];
+    all.into_iter()
+        .filter(|(_, can)| *can)
+        .map(|(verb, _)| verb)
+        .collect()
+}
 
 /// `APIGroupList` with the one group.
 pub(super) fn group_list(group: &ApiGroup) -> Vec<u8> {
@@ -26,13 +43,14 @@ pub(super) fn resource_list(group: &ApiGroup, version: &str) -> Vec<u8> {
     document("APIResourceList", "v1", |list| {
         list.display("groupVersion", &format_args!("{}/{version}", group.name));
         list.array("resources", |resources| {
-            for info in sorted(group) {
+            for resource in sorted(group) {
+                let info = resource.info();
                 resources.object(|object| {
                     object.string("name", info.plural);
                     object.string("singularName", info.singular);
                     object.boolean("namespaced", info.namespaced);
                     object.string("kind", info.kind);
-                    write_verbs(object, info);
+                    write_verbs(object, resource);
                 });
             }
         });
@@ -60,7 +78,8 @@ pub(super) fn aggregated(group: &ApiGroup, discovery_version: &str) -> Vec<u8> {
 fn write_version(object: &mut JsonObject<'_>, group: &ApiGroup, version: &str) {
     object.string("version", version);
     object.array("resources", |resources| {
-        for info in sorted(group) {
+        for resource in sorted(group) {
+            let info = resource.info();
             resources.object(|object| {
                 object.string("resource", info.plural);
                 // Group and version are empty where they are those of the list.
@@ -71,7 +90,7 @@ fn write_version(object: &mut JsonObject<'_>, group: &ApiGroup, version: &str) {
                 });
                 object.string("scope", if info.namespaced { "Namespaced" } else { "Cluster" });
                 object.string("singularResource", info.singular);
-                write_verbs(object, info);
+                write_verbs(object, resource);
             });
         }
     });
@@ -94,19 +113,20 @@ fn write_group(object: &mut JsonObject<'_>, group: &ApiGroup) {
     }
 }
 
-fn write_verbs(object: &mut JsonObject<'_>, info: &ResourceInfo) {
+fn write_verbs(object: &mut JsonObject<'_>, resource: &dyn Resource) {
+    let info = resource.info();
     let strings =
         |array: &mut JsonArray<'_>, values: &[&str]| values.iter().for_each(|value| array.string(value));
-    object.array("verbs", |verbs| strings(verbs, &VERBS));
+    object.array("verbs", |array| strings(array, &verbs(resource)));
     if !info.short_names.is_empty() {
         object.array("shortNames", |names| strings(names, &info.short_names));
     }
 }
 
-pub(super) fn sorted(group: &ApiGroup) -> Vec<&ResourceInfo> {
-    let mut infos: Vec<_> = group.resources.iter().map(|resource| resource.info()).collect();
-    infos.sort_by_key(|info| info.plural);
-    infos
+pub(super) fn sorted(group: &ApiGroup) -> Vec<&dyn Resource> {
+    let mut resources: Vec<_> = group.resources.iter().map(AsRef::as_ref).collect();
+    resources.sort_by_key(|resource| resource.info().plural);
+    resources
 }
 
 fn document(kind: &str, api_version: &str, write: impl FnOnce(&mut JsonObject<'_>)) -> Vec<u8> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::binary;
-use super::object::{Names, Shape};
+use super::object::{ListMeta, Names, Shape};
 use super::paging::{OwnedKey, Page};
 use crate::body::Chunks;
 use crate::resource::{ListScope, Resource};
@@ -24,6 +24,7 @@ const LOOKS: usize = 20_000;
 /// A list that is being written. Between two parts it holds the key of the last object and nothing of the resource.
 pub(super) struct List {
     resource: Arc<dyn Resource>,
+    version: String,
     names: Names,
     shape: Shape,
     namespace: Option<String>,
@@ -49,8 +50,11 @@ impl List {
         selection: Selection,
         (page, after): (Option<Page>, Option<OwnedKey>),
     ) -> Self {
+        // Of the moment before the first object is looked at: a watch that goes on from there misses nothing.
+        let version = resource.version().unwrap_or_default();
         Self {
             resource,
+            version,
             names,
             shape,
             namespace,
@@ -79,8 +83,12 @@ impl Chunks for List {
             Place::End => return Ok(None),
             Place::Start(after) => {
                 let info = self.resource.info();
-                self.shape
-                    .open_list(&mut out, info, &self.names, self.page.is_none());
+                let metadata = ListMeta {
+                    version: &self.version,
+                    token: "",
+                };
+                let metadata = Some(metadata).filter(|_| self.page.is_none());
+                self.shape.open_list(&mut out, info, &self.names, metadata);
                 after.as_ref()
             }
             Place::After(after) => {
@@ -125,7 +133,11 @@ impl Chunks for List {
                 .page
                 .as_ref()
                 .map(|page| if more { page.token() } else { String::new() });
-            self.shape.close_list(&mut out, token.as_deref());
+            let metadata = token.as_deref().map(|token| ListMeta {
+                version: &self.version,
+                token,
+            });
+            self.shape.close_list(&mut out, metadata);
         }
         Ok(Some(out.into()))
     }

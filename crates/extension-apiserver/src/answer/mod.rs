@@ -1,6 +1,7 @@
 //! Everything that is answered once a client may have it.
 
 mod binary;
+mod change;
 mod discovery;
 mod documents;
 mod gzip;
@@ -8,21 +9,26 @@ mod list;
 mod negotiate;
 mod object;
 mod openapi;
+mod options;
 mod paging;
+mod patch;
 mod pretty;
 mod reply;
 mod resource;
 #[cfg(test)]
 mod tests;
+pub(crate) mod watch;
 mod yaml;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue, Method, Response, request};
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use self::documents::Documents;
 use self::negotiate::Media;
@@ -48,6 +54,8 @@ pub(crate) struct Api {
     documents: Documents,
     /// Places for lists that have to be in memory as a whole.
     whole_lists: Arc<Semaphore>,
+    /// Cancelled when watches are to end.
+    ending: CancellationToken,
 }
 
 /// Lists that may be in memory as a whole at once.
@@ -60,6 +68,7 @@ impl Api {
         version: VersionInfo,
         endpoints: BTreeMap<&'static str, Endpoint>,
         checks: Vec<HealthCheck>,
+        ending: CancellationToken,
     ) -> Self {
         let documents = Documents::new(&group, &version.git_version);
         Self {
@@ -69,6 +78,7 @@ impl Api {
             checks,
             documents,
             whole_lists: Arc::new(Semaphore::new(WHOLE_LISTS)),
+            ending,
         }
     }
 
@@ -102,10 +112,18 @@ impl Api {
     }
 }
 
+/// Whether the request comes with a body that is looked at. No other is read.
+pub(crate) fn wants_body(api: &Api, info: &RequestInfo, parts: &request::Parts) -> bool {
+    info.resource
+        .as_ref()
+        .and_then(|request| resource::find(api, info, request))
+        .is_some_and(|(resource, _)| change::wants_body(resource.as_ref(), &parts.method))
+}
+
 /// Answers an authorized request. Never waits.
-pub(crate) fn respond(api: &Api, info: &RequestInfo, parts: &request::Parts) -> Response<Body> {
+pub(crate) fn respond(api: &Api, info: &RequestInfo, parts: &request::Parts, body: &Bytes) -> Response<Body> {
     let answer = match &info.resource {
-        Some(request) => resource::respond(api, info, request, parts),
+        Some(request) => resource::respond(api, info, request, parts, body),
         None => other_path(api, info, parts),
     };
     match answer {

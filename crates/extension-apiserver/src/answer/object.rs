@@ -49,7 +49,33 @@ pub(super) struct Names {
     pub(super) api_version: String,
 }
 
+/// What a list says of itself; what is empty is left out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ListMeta<'a> {
+    pub(super) version: &'a str,
+    pub(super) token: &'a str,
+}
+
+impl ListMeta<'_> {
+    fn write(self, object: &mut JsonObject<'_>) {
+        for (name, value) in [("resourceVersion", self.version), ("continue", self.token)] {
+            if !value.is_empty() {
+                object.string(name, value);
+            }
+        }
+    }
+}
+
 impl Shape {
+    /// Objects as they are.
+    pub(super) fn own() -> Self {
+        Self {
+            form: Form::Own,
+            include: Include::Metadata,
+            protobuf: false,
+        }
+    }
+
     /// The answer to a get.
     pub(super) fn single(self, out: &mut Vec<u8>, info: &ResourceInfo, names: &Names, item: &dyn Item) {
         if self.protobuf {
@@ -61,7 +87,7 @@ impl Shape {
         }
         match self.form {
             Form::Table(_) => {
-                self.open_list(out, info, names, true);
+                self.open_list(out, info, names, Some(ListMeta::default()));
                 self.item(out, names, item);
                 self.close_list(out, None);
             }
@@ -98,10 +124,16 @@ impl Shape {
 
     /// Everything of a list before its first item. What a page says of the next one is known only at its end, so that
     /// its metadata comes there.
-    pub(super) fn open_list(self, out: &mut Vec<u8>, info: &ResourceInfo, names: &Names, metadata: bool) {
+    pub(super) fn open_list(
+        self,
+        out: &mut Vec<u8>,
+        info: &ResourceInfo,
+        names: &Names,
+        metadata: Option<ListMeta<'_>>,
+    ) {
         if self.protobuf {
-            if metadata {
-                binary::list_meta(&mut Message::new(out), "");
+            if let Some(ListMeta { version, token }) = metadata {
+                binary::list_meta(&mut Message::new(out), version, token);
             }
             return;
         }
@@ -113,8 +145,8 @@ impl Shape {
         JsonObject::write(out, |list| {
             list.string("kind", kind);
             list.string("apiVersion", &api_version);
-            if metadata {
-                list.object("metadata", |_| {});
+            if let Some(metadata) = metadata {
+                list.object("metadata", |object| metadata.write(object));
             }
             if let Form::Table(_) = self.form {
                 list.array("columnDefinitions", |columns| {
@@ -170,21 +202,17 @@ impl Shape {
     }
 
     /// Everything of a list after its last item, and for a page its metadata, with what the next page is asked for by.
-    pub(super) fn close_list(self, out: &mut Vec<u8>, page: Option<&str>) {
+    pub(super) fn close_list(self, out: &mut Vec<u8>, page: Option<ListMeta<'_>>) {
         if self.protobuf {
-            if let Some(token) = page {
-                binary::list_meta(&mut Message::new(out), token);
+            if let Some(ListMeta { version, token }) = page {
+                binary::list_meta(&mut Message::new(out), version, token);
             }
             return;
         }
         out.push(b']');
-        if let Some(token) = page {
+        if let Some(metadata) = page {
             out.extend_from_slice(b",\"metadata\":");
-            JsonObject::write(out, |metadata| {
-                if !token.is_empty() {
-                    metadata.string("continue", token);
-                }
-            });
+            JsonObject::write(out, |object| metadata.write(object));
         }
         out.extend_from_slice(b"}\n");
     }
@@ -207,18 +235,7 @@ fn partial(object: &mut JsonObject<'_>, version: &str, item: &dyn Item) {
 }
 
 fn metadata(object: &mut JsonObject<'_>, item: &dyn Item) {
-    object.object("metadata", |metadata| {
-        metadata.string("name", item.name());
-        if let Some(namespace) = item.namespace() {
-            metadata.string("namespace", namespace);
-        }
-        if let Some(time) = item.creation_timestamp() {
-            metadata.time("creationTimestamp", time);
-        }
-        metadata.object_unless_empty("labels", |labels| {
-            item.visit_labels(&mut |key, value| labels.string(key, value));
-        });
-    });
+    object.object("metadata", |metadata| item.write_metadata(metadata));
 }
 
 fn meta(version: &str) -> String {

@@ -3,13 +3,18 @@
 //! `models.json` holds what all of Kubernetes shares: the schemas of k8s.io/apimachinery and the parameters of lists, as
 //! version 3 has them, with bare names for references. Only what is referred to gets into a document.
 
+mod older;
+mod references;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use self::older::older;
+use self::references::{each_reference, link, references};
 use super::negotiate::Media;
 use crate::options::ApiGroup;
-use crate::resource::ResourceInfo;
+use crate::resource::{Resource, ResourceInfo};
 
 const SHARED: &str = include_str!("models.json");
 const API_RESOURCES: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
@@ -103,6 +108,7 @@ impl Document {
                 package => package.to_owned(),
             };
             let operations = Operations {
+                resource: resource.as_ref(),
                 info,
                 area: &area,
                 tag: &tag,
@@ -144,6 +150,7 @@ impl Document {
 }
 
 struct Operations<'a> {
+    resource: &'a dyn Resource,
     info: &'a ResourceInfo,
     area: &'a str,
     tag: &'a str,
@@ -176,25 +183,96 @@ impl Operations<'_> {
             );
             let scoped = format!("{root}/namespaces/{{namespace}}/{plural}");
             let all = list(&format!("list{area}{kind}ForAllNamespaces"), &[]);
-            let some = list(
+            let mut some = list(
                 &format!("list{area}Namespaced{kind}"),
                 std::slice::from_ref(&namespace),
             );
-            let one = get(&format!("read{area}Namespaced{kind}"), &[name, namespace]);
+            let mut one = get(&format!("read{area}Namespaced{kind}"), &[name, namespace]);
+            self.add_changes(&format!("{area}Namespaced"), &mut some, &mut one);
             vec![
                 (format!("{root}/{plural}"), all),
                 (format!("{scoped}/{{name}}"), one),
                 (scoped, some),
             ]
         } else {
-            let all = list(&format!("list{area}{kind}"), &[]);
-            let one = get(&format!("read{area}{kind}"), &[name]);
+            let mut all = list(&format!("list{area}{kind}"), &[]);
+            let mut one = get(&format!("read{area}{kind}"), &[name]);
+            self.add_changes(area, &mut all, &mut one);
             vec![
                 (format!("{root}/{plural}"), all),
                 (format!("{root}/{plural}/{{name}}"), one),
             ]
         };
         document.paths.extend(items);
+    }
+
+    /// Adds what changes objects to the paths of a collection and of one object.
+    fn add_changes(&self, area: &str, collection: &mut Value, one: &mut Value) {
+        const JSON: [&str; 2] = ["application/json", "application/yaml"];
+        const PATCH: [&str; 2] = ["application/json-patch+json", "application/merge-patch+json"];
+        const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+        const OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+        const ANY: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
+        let kind = self.info.kind;
+        let model = self.model(kind);
+        let add = |item: &mut Value,
+                   method: &str,
+                   action: &str,
+                   verb: &str,
+                   what: &str,
+                   body: (&[&str], &str)| {
+            let media = names(&Media::TEXT, false);
+            let answered = if method == "delete" { STATUS } else { &model };
+            let content = body
+                .0
+                .iter()
+                .map(|media| ((*media).to_owned(), json!({"schema": {"$ref": body.1}})));
+            let content: Map<_, _> = content.collect();
+            let operation = json!({
+                "tags": [self.tag],
+                "description": format!("{what} {kind}"),
+                "operationId": format!("{verb}{area}{kind}"),
+                "parameters": [query_parameter("dryRun", "With 'All' everything is checked, but nothing is kept.")],
+                "requestBody": {"content": content},
+                "responses": ok(&media, answered),
+                "x-kubernetes-action": action,
+                "x-kubernetes-group-version-kind": self.gvk,
+            });
+            set(item, method, operation);
+        };
+        if self.resource.creates().is_some() {
+            add(collection, "post", "post", "create", "create a", (&JSON, &model));
+        }
+        if self.resource.updates().is_some() {
+            add(
+                one,
+                "put",
+                "put",
+                "replace",
+                "replace the specified",
+                (&JSON, &model),
+            );
+            add(
+                one,
+                "patch",
+                "patch",
+                "patch",
+                "partially update the specified",
+                (&PATCH, ANY),
+            );
+        }
+        if self.resource.deletes().is_some() {
+            add(one, "delete", "delete", "delete", "delete a", (&JSON, OPTIONS));
+            let verb = "deleteCollection";
+            add(
+                collection,
+                "delete",
+                "deletecollection",
+                verb,
+                "delete collection of",
+                (&JSON, OPTIONS),
+            );
+        }
     }
 
     fn path_item(&self, action: &str, operation: &str, model: &str, mut parameters: Vec<Value>) -> Value {
@@ -284,83 +362,11 @@ fn path_parameter(name: &str, description: &str) -> Value {
     })
 }
 
-/// Shows the name in every reference.
-fn each_reference(value: &mut Value, change: &impl Fn(&mut String)) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                match value {
-                    Value::String(reference) if name == "$ref" => change(reference),
-                    value => each_reference(value, change),
-                }
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(|value| each_reference(value, change)),
-        _ => {}
-    }
-}
-
-fn references(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(fields) => {
-            let reference = fields.get("$ref").and_then(Value::as_str);
-            found.extend(reference.map(str::to_owned));
-            fields.values().for_each(|value| references(value, found));
-        }
-        Value::Array(values) => values.iter().for_each(|value| references(value, found)),
-        _ => {}
-    }
-}
-
-fn link(value: &mut Value, place: &str) {
-    each_reference(value, &|name| name.insert_str(0, place));
-}
-
-/// Turns what is written as in version 3 into what version 2 has for it.
-fn older(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            // A reference could not stand beside a description.
-            if let Some(Value::Array(parts)) = fields.remove("allOf") {
-                fields.extend(parts.into_iter().filter_map(into_object).flatten());
-            }
-            // Version 2 has no choice of types; quantities are strings there.
-            if fields.remove("oneOf").is_some() {
-                fields.insert("type".to_owned(), json!("string"));
-            }
-            if fields.contains_key("in")
-                && let Some(schema) = fields.remove("schema").and_then(into_object)
-            {
-                fields.extend(schema);
-            }
-            let content = fields
-                .get_mut("responses")
-                .and_then(|responses| responses.pointer_mut("/200"))
-                .and_then(Value::as_object_mut)
-                .and_then(|answer| {
-                    let content = into_object(answer.remove("content")?)?;
-                    let schema = content.values().next()?.get("schema")?.clone();
-                    answer.insert("schema".to_owned(), schema);
-                    Some(content)
-                });
-            if let Some(content) = content {
-                let produces: Vec<_> = content.into_iter().map(|(media, _)| media).collect();
-                fields.insert("produces".to_owned(), json!(produces));
-                fields.insert("consumes".to_owned(), json!(["*/*"]));
-                fields.insert("schemes".to_owned(), json!(["https"]));
-            }
-            fields.values_mut().for_each(older);
-        }
-        Value::Array(values) => values.iter_mut().for_each(older),
-        _ => {}
-    }
-}
-
-fn into_object(value: Value) -> Option<Map<String, Value>> {
-    match value {
-        Value::Object(fields) => Some(fields),
-        _ => None,
-    }
+fn query_parameter(name: &str, description: &str) -> Value {
+    json!({
+        "name": name, "in": "query", "description": description,
+        "schema": {"type": "string", "uniqueItems": true},
+    })
 }
 
 fn set(object: &mut Value, name: &str, value: Value) {

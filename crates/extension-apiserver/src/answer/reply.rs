@@ -67,9 +67,8 @@ impl Answer {
             json.push(b'\n');
             json
         };
-        let mut answer = Self::document(encoding, json, || binary::status(status));
-        *answer.0.status_mut() =
-            StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let answer = Self::document(encoding, json, || binary::status(status)).with_code(code);
         match status
             .details
             .as_ref()
@@ -143,6 +142,11 @@ impl Answer {
             Ok(url) => Self(response).with(LOCATION, url),
             Err(_) => Self(response),
         }
+    }
+
+    pub(super) fn with_code(mut self, code: StatusCode) -> Self {
+        *self.0.status_mut() = code;
+        self
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {

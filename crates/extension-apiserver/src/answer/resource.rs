@@ -1,24 +1,25 @@
 //! Answers about the group's resources.
 
-use std::num::IntErrorKind;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, request};
 
+use super::change::{self, ChangeRequest};
 use super::list::{Framed, List, PART};
 use super::negotiate::{self, Accepted, Encoding, Form, Media};
 use super::object::{Include, Names, Shape};
 use super::paging::{OwnedKey, Page};
 use super::pretty::{Indent, Transform, Transformed};
 use super::reply::Answer;
+use super::watch::{self, WatchRequest};
 use super::yaml::Yaml;
-use super::{Api, binary, gzip};
+use super::{Api, binary, gzip, options};
 use crate::body::{After, Body, Chunks};
 use crate::request::{Query, RequestInfo, ResourceRequest};
 use crate::resource::{Key, Resource};
-use crate::selector::{FieldSelector, LabelSelector, Selection};
-use crate::status::{Quoted, Status};
+use crate::selector::Selection;
+use crate::status::Status;
 
 /// Answers a request whose path leads to a resource.
 pub(super) fn respond(
@@ -26,30 +27,46 @@ pub(super) fn respond(
     info: &RequestInfo,
     request: &ResourceRequest,
     parts: &request::Parts,
+    body: &Bytes,
 ) -> Result<Answer, Status> {
     let (resource, key) = find(api, info, request).ok_or_else(Status::no_such_path)?;
-    if parts.method != Method::GET {
-        return Err(Status::method_not_allowed());
-    }
     let query = Query::of(&parts.uri);
+    if parts.method != Method::GET {
+        if !change::wants_body(resource.as_ref(), &parts.method) {
+            return Err(Status::method_not_allowed());
+        }
+        return change(resource, key, request, &query, parts, body);
+    }
     let served = Media::of(resource.info());
     let accepted = negotiate::resource_form(&parts.headers, &query, served)?;
-    let names = Names {
-        kind: resource.info().kind,
-        api_version: format!("{}/{}", request.group, request.version),
-    };
+    let names = names(resource.as_ref(), request);
     let include = match accepted.form {
         Form::Table(_) => Include::of(&query),
         _ => Ok(Include::Metadata),
     };
     let Some(key) = key else {
-        let selection = selection(&query)?;
-        if info.verb == "watch" {
+        let selection = options::read(&query, info.verb == "watch")?;
+        if info.verb == "watch" && resource.watches().is_none() {
             return Err(Status::verb_not_supported(
                 &request.group,
                 &request.resource,
                 "watch",
             ));
+        }
+        if info.verb == "watch" {
+            let shape = Shape {
+                form: accepted.form,
+                include: include?,
+                protobuf: false,
+            };
+            let ask = WatchRequest {
+                namespace: scope(resource.as_ref(), request, &selection),
+                names,
+                shape,
+                selection,
+                accepted,
+            };
+            return watch::answer(resource, ask, &query, api.ending.clone());
         }
         if let Form::Metadata(_) = accepted.form {
             return Err(Status::form_not_acceptable(format!(
@@ -57,14 +74,25 @@ pub(super) fn respond(
                 resource.info().list_kind
             )));
         }
-        let ask = ListRequest {
-            names,
-            include: include?,
-            selection,
-            pages: Page::of(request, &query)?,
-            accepted,
+        let include = include?;
+        let ask = |accepted: Accepted| {
+            let ask = ListRequest {
+                names: names.clone(),
+                include,
+                selection: selection.clone(),
+                pages: Page::of(request, &query)?,
+                accepted,
+            };
+            list(api, resource, ask, request, parts)
         };
-        return list(api, resource, ask, request, parts);
+        return match ask(accepted) {
+            // Too many lists are in memory as a whole, as protobuf has to be: most clients take text too.
+            Err(status) if status.code == 429 => {
+                let text = negotiate::resource_form(&parts.headers, &query, &Media::TEXT);
+                text.map_err(|_| status).and_then(ask)
+            }
+            answer => answer,
+        };
     };
     if let Form::MetadataList(_) = accepted.form {
         return Err(Status::form_not_acceptable(format!(
@@ -88,9 +116,61 @@ pub(super) fn respond(
     })
 }
 
+/// The namespace that objects must be in, if there is one.
+fn scope(resource: &dyn Resource, request: &ResourceRequest, selection: &Selection) -> Option<String> {
+    let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let selected = selection
+        .fields
+        .namespace()
+        .filter(|_| resource.info().namespaced);
+    namespace.or(selected).map(str::to_owned)
+}
+
+/// Changes an object, or deletes several.
+fn change(
+    resource: &Arc<dyn Resource>,
+    key: Option<Key<'_>>,
+    request: &ResourceRequest,
+    query: &Query,
+    parts: &request::Parts,
+    body: &Bytes,
+) -> Result<Answer, Status> {
+    // What is changed is told as text: there is no protobuf of objects that come as JSON.
+    let accepted = negotiate::resource_form(&parts.headers, query, &Media::TEXT)?;
+    let change = ChangeRequest {
+        resource: resource.as_ref(),
+        names: names(resource.as_ref(), request),
+        shape: Shape {
+            form: accepted.form,
+            include: Include::of(query)?,
+            protobuf: false,
+        },
+        accepted,
+        request,
+        query,
+        parts,
+    };
+    let namespaced = resource.info().namespaced;
+    match (parts.method.as_str(), key) {
+        ("POST", None) if !namespaced || !request.namespace.is_empty() => change.create(body),
+        ("PUT", Some(key)) => change.update(key, body),
+        ("PATCH", Some(key)) => change.patch(key, body),
+        ("DELETE", Some(key)) => change.delete(key, body),
+        ("DELETE", None) => change.delete_all(&options::read(query, false)?, body),
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+fn names(resource: &dyn Resource, request: &ResourceRequest) -> Names {
+    Names {
+        kind: resource.info().kind,
+        api_version: format!("{}/{}", request.group, request.version),
+    }
+}
+
 /// The resource and, unless it is about the collection, the object that the path leads to. The path must be exactly
 /// the one that the request was authorized by.
-fn find<'a>(
+pub(super) fn find<'a>(
     api: &'a Api,
     info: &RequestInfo,
     request: &'a ResourceRequest,
@@ -136,29 +216,6 @@ fn find<'a>(
     }
 }
 
-/// Reads what of the parameters of a list says which objects are wanted.
-fn selection(query: &Query) -> Result<Selection, Status> {
-    for number in ["timeoutSeconds", "limit"] {
-        let value = query.first(number).unwrap_or("0");
-        if let Err(error) = value.parse::<i64>() {
-            let problem = match error.kind() {
-                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
-                _ => "invalid syntax",
-            };
-            let value = Quoted(value);
-            return Err(Status::bad_request(format!(
-                "strconv.ParseInt: parsing {value}: {problem}"
-            )));
-        }
-    }
-    let labels = query.first("labelSelector").unwrap_or_default();
-    let fields = query.first("fieldSelector").unwrap_or_default();
-    let labels = LabelSelector::parse(labels).map_err(Status::bad_request)?;
-    let fields = FieldSelector::parse(fields).map_err(Status::bad_request)?;
-    let fields = fields.of_objects().map_err(Status::bad_request)?;
-    Ok(Selection { labels, fields })
-}
-
 /// What a list is asked for by.
 struct ListRequest {
     names: Names,
@@ -175,13 +232,7 @@ fn list(
     request: &ResourceRequest,
     parts: &request::Parts,
 ) -> Result<Answer, Status> {
-    let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-    let selected = ask
-        .selection
-        .fields
-        .namespace()
-        .filter(|_| resource.info().namespaced);
-    let namespace = namespace.or(selected).map(str::to_owned);
+    let namespace = scope(resource.as_ref(), request, &ask.selection);
     let Encoding { media, pretty } = ask.accepted.encoding;
     let shape = Shape {
         form: ask.accepted.form,

@@ -1,11 +1,12 @@
 //! Answers held against what metrics-server 0.9.0 answered to the same requests on a real cluster.
 
+mod changes;
 mod encodings;
 mod paging;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, LazyLock, RwLock};
 
 use futures::executor::block_on;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -13,6 +14,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::{Api, refuse, respond};
 use crate::body::Body;
@@ -195,7 +197,9 @@ fn pod(name: &str, container: &str, usage: [&str; 2], pairs: &[(&str, &str)]) ->
 
 /// What metrics-server says of that kind, without what the library adds.
 fn schema_of(kind: &str) -> Value {
-    let sample: Value = serde_json::from_str(&fixture("openapi-v3.json")).unwrap();
+    static SAMPLE: LazyLock<Value> =
+        LazyLock::new(|| serde_json::from_str(&fixture("openapi-v3.json")).unwrap());
+    let sample = &*SAMPLE;
     let name = format!("io.k8s.metrics.pkg.apis.metrics.v1beta1.{kind}");
     // References as a resource gives them: bare names, of the same version without a package.
     let schema = sample["components"]["schemas"][name].to_string();
@@ -293,7 +297,7 @@ fn api_of(versions: &[&'static str], pods: Arc<Memory>, nodes: Arc<Memory>) -> A
         HealthCheck::live("well", || Ok(())).quiet(),
         HealthCheck::ready("shutdown", || Ok(())),
     ];
-    Api::new(group, version, endpoints, checks)
+    Api::new(group, version, endpoints, checks, CancellationToken::new())
 }
 
 fn api() -> Api {
@@ -356,7 +360,12 @@ fn start(api: &Api, request: &str, headers: &[(&str, &str)]) -> Response<Body> {
         builder = builder.header(*name, *value);
     }
     let (parts, ()) = builder.body(()).unwrap().into_parts();
-    respond(api, &request_info(&parts.method, &parts.uri), &parts)
+    respond(
+        api,
+        &request_info(&parts.method, &parts.uri),
+        &parts,
+        &bytes::Bytes::new(),
+    )
 }
 
 fn ask(api: &Api, request: &str, headers: &[(&str, &str)]) -> Answered {
@@ -771,6 +780,15 @@ fn other_documents_are_served() {
 }
 
 #[test]
+fn parameters_that_do_not_go_together_are_refused() {
+    let path = "GET /apis/metrics.k8s.io/v1/pods?resourceVersionMatch=Exact";
+    for (parameters, code) in [("", 422), ("&watch=true", 422), ("&resourceVersion=1", 200)] {
+        let answered = ask(&api(), &format!("{path}{parameters}"), &[]);
+        assert_eq!(answered.code, code, "{parameters}");
+    }
+}
+
+#[test]
 fn numbers_among_the_parameters_are_checked() {
     let answered = ask(
         &api(),
@@ -926,7 +944,8 @@ proptest::proptest! {
         let builder = Request::builder().uri(uri).header("accept", accept);
         if let Ok(request) = builder.body(()) {
             let (parts, ()) = request.into_parts();
-            let _ = read(respond(&api(), &request_info(&parts.method, &parts.uri), &parts));
+            let info = request_info(&parts.method, &parts.uri);
+            let _ = read(respond(&api(), &info, &parts, &bytes::Bytes::new()));
         }
     }
 }

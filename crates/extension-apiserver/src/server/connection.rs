@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::{Admission, Place};
 use super::handle::{Answered, Handler};
 use super::requests::{Kept, Requests};
+use crate::answer::watch::LONGEST;
 use crate::authn::peer::Peer;
 use crate::options::Limits;
 use crate::tls;
@@ -31,8 +32,10 @@ use crate::tls;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long a connection may be without a request. One of HTTP/1.1 ends earlier, by [`Limits::header_timeout`].
 const IDLE: Duration = Duration::from_secs(90);
-/// Time that a connection has for its open requests once it is asked to end.
+/// Time that a connection without open requests has to end once it is asked to.
 const LAST_REQUESTS: Duration = Duration::from_mins(1);
+/// Time that a handshake has to end when the server stops.
+const LAST_HANDSHAKE: Duration = Duration::from_secs(3);
 /// Time that a new HTTP/1.1 connection has for its first request when the server stops. Clients in Go try again on
 /// another connection if an old one is closed under their request, but not if a new one is
 /// (`shouldRetryRequest` of net/http).
@@ -120,11 +123,11 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     // A handshake that has begun is let end, also while the server stops: who shakes hands believes to be welcome.
     let handshake = tokio::time::timeout(handler.limits.handshake_timeout, acceptor.accept(stream));
-    let drain = handler.limits.drain;
+    let left = handler.limits.drain.min(LAST_HANDSHAKE);
     let tls = tokio::select! {
         tls = handshake => tls,
         () = place.evicted() => return,
-        () = async { stop.cancelled().await; tokio::time::sleep(drain).await } => return,
+        () = async { stop.cancelled().await; tokio::time::sleep(left).await } => return,
     };
     let refused = match tls {
         Ok(Ok(tls)) => {
@@ -194,11 +197,20 @@ async fn serve(
             }
         }
         connection.as_mut().graceful_shutdown();
-        let drain = handler.limits.drain;
-        tokio::select! {
-            ended = connection => ended,
-            () = tokio::time::sleep(LAST_REQUESTS) => return,
-            () = async { stop.cancelled().await; tokio::time::sleep(drain).await } => return,
+        let drained = async {
+            stop.cancelled().await;
+            tokio::time::sleep(handler.limits.drain).await;
+        };
+        let mut drained = pin!(drained);
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => break ended,
+                // Each open request has its own deadline; without one there is nothing to wait for.
+                () = requests.idle(LAST_REQUESTS) => return,
+                () = requests.overdue() => {}
+                () = place.evicted() => return,
+                () = drained.as_mut() => return,
+            }
         }
     };
     if let Err(error) = ended {
@@ -215,14 +227,17 @@ async fn answer(
     request: Request<Incoming>,
     http2: bool,
 ) -> (Response<Kept>, bool) {
-    let (open, deadline) = (requests.open(), Instant::now() + handler.limits.request_timeout);
-    // No body is read: nothing here needs one, and a client that is slow to send it would hold up its answer.
-    let (parts, _) = request.into_parts();
+    let (open, mut deadline) = (requests.open(), Instant::now() + handler.limits.request_timeout);
+    let (parts, body) = request.into_parts();
     let Answered {
         mut response,
         slot,
+        lasting,
         last,
-    } = handler.answer(shown, &parts).await;
+    } = handler.answer(shown, &parts, body).await;
+    if lasting {
+        deadline += LONGEST;
+    }
     if shown.is_recognized() {
         place.prove(shown.is_front_proxy());
     }

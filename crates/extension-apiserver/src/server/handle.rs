@@ -1,12 +1,14 @@
 //! One request, from its headers to the beginning of its answer: limit, authenticate, authorize, answer.
 
+use std::error::Error;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
-use hyper::body::Body as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as HttpBody;
 use prometheus_client::registry::Registry;
 use rustls::pki_types::UnixTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -56,17 +58,23 @@ pub(crate) type Slot = Option<(OwnedSemaphorePermit, GaugeGuard)>;
 pub(crate) struct Answered {
     pub(crate) response: Response<Body>,
     pub(crate) slot: Slot,
+    /// Whether it goes on for as long as a watch may.
+    pub(crate) lasting: bool,
     /// Whether its connection is to end after it.
     pub(crate) last: bool,
 }
 
 impl Handler {
-    /// Answers one request of `peer`. Its body is not looked at.
-    pub(crate) async fn answer(&self, peer: &Peer, parts: &request::Parts) -> Answered {
+    /// Answers one request of `peer`. Its body is read only if it says something: a client that is slow to send it would
+    /// hold up its answer.
+    pub(crate) async fn answer<B>(&self, peer: &Peer, parts: &request::Parts, body: B) -> Answered
+    where
+        B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
         let begun = Instant::now();
         let info = request_info(&parts.method, &parts.uri);
         let limit = self.limits.request_timeout;
-        let decided = tokio::time::timeout(limit, self.decide(peer, parts, &info)).await;
+        let decided = tokio::time::timeout(limit, self.decide(peer, parts, &info, body)).await;
         let decided = decided.unwrap_or_else(|_| {
             Err(Status::timeout(
                 "request did not complete within the allotted timeout",
@@ -93,22 +101,27 @@ impl Handler {
         Answered {
             response,
             slot,
+            lasting: info.verb == "watch" && code == StatusCode::OK,
             // After a 401 the client may have a better certificate, which takes a new connection.
             last: code == StatusCode::UNAUTHORIZED || self.is_sent_away(&info) || self.is_chosen(),
         }
     }
 
-    async fn decide(
+    async fn decide<B>(
         &self,
         peer: &Peer,
         parts: &request::Parts,
         info: &RequestInfo,
-    ) -> Result<(Response<Body>, Slot), Status> {
+        body: B,
+    ) -> Result<(Response<Body>, Slot), Status>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
         let published = self.config.published();
         let presented = peer.present(&published, &parts.headers, UnixTime::now());
         let master = matches!(&presented, Presented::User(user) if user.is_master());
-        // kube-apiserver's own checks and probes are answered under any load.
-        let slot = if master || is_probe(info) {
+        // kube-apiserver's own checks and probes are answered under any load, and watches would hold their places for ever.
+        let slot = if master || is_probe(info) || (info.verb == "watch" && !self.is_sent_away(info)) {
             None
         } else if self.is_sent_away(info) {
             return Err(Status::shutting_down(RETRY_AFTER_SHUTDOWN_SECONDS));
@@ -127,7 +140,13 @@ impl Handler {
         let response = if info.path == "/metrics" {
             metrics_page::respond(&self.registry, parts)?
         } else {
-            answer::respond(&self.api, info, parts)
+            let body = if answer::wants_body(&self.api, info, parts) {
+                read(body, self.limits.body_bytes).await?
+            } else {
+                drop(body);
+                Bytes::new()
+            };
+            answer::respond(&self.api, info, parts, &body)
         };
         Ok((response, slot))
     }
@@ -217,6 +236,18 @@ impl Handler {
 fn is_probe(info: &RequestInfo) -> bool {
     let first = info.path.trim_start_matches('/').split('/').next();
     matches!(first, Some("livez" | "readyz" | "healthz"))
+}
+
+/// Reads a body of at most so many bytes.
+async fn read<B>(body: B, limit: usize) -> Result<Bytes, Status>
+where
+    B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(limit)),
+        Err(error) => Err(Status::bad_request(format!("failed to read the body: {error}"))),
+    }
 }
 
 /// The header, if any, that asks to act as somebody else. Only kube-apiserver can tell whether that is allowed.

@@ -30,6 +30,7 @@ use super::certificates::{Authority, Leaf};
 use super::cluster::{Cluster, Content};
 use super::published;
 use crate::json::{JsonArray, JsonObject};
+use crate::memory::{Kind, Memory};
 use crate::{
     ApiGroup, Authentication, Authorities, FrontProxyFiles, Item, Key, Limits, ListScope, NamedCertificate,
     Resource, ResourceInfo, ServeError, Server, ServingCertificate, Status, TlsOptions, TlsVersion,
@@ -462,7 +463,7 @@ async fn a_certificate_without_its_key_does_not_pass_the_handshake() {
 #[tokio::test]
 async fn a_client_that_says_nothing_is_not_waited_for() {
     let world = World::new();
-    let short = Duration::from_millis(500);
+    let short = Duration::from_secs(2);
     let running = world
         .start_with(Limits {
             handshake_timeout: short,
@@ -712,7 +713,7 @@ async fn slow_clients_hold_up_nobody_and_are_given_up() {
     let running = world
         .start_with(Limits {
             requests_in_flight: 3,
-            request_timeout: Duration::from_millis(1500),
+            request_timeout: Duration::from_secs(3),
             ..Limits::default()
         })
         .await;
@@ -1202,4 +1203,62 @@ async fn a_certificate_is_served_to_those_who_ask_for_its_name() {
             .await;
         assert!(older.is_err());
     }
+}
+
+struct Note;
+
+impl Kind for Note {
+    fn write_cells(&self, _: &Value, cells: &mut JsonArray<'_>) {
+        cells.string("");
+    }
+}
+
+#[tokio::test]
+async fn objects_are_created_and_watched_over_both_versions_of_http() {
+    let world = World::new();
+    let info = ResourceInfo::cluster_scoped("notes", "Note");
+    let group = ApiGroup {
+        name: "example.dev",
+        versions: vec!["v1"],
+        resources: vec![Arc::new(Memory::new("example.dev", info, Note, 100))],
+    };
+    let certificate = ServingCertificate::Files {
+        certificate: world.path("tls.crt"),
+        key: world.path("tls.key"),
+    };
+    let limits = Limits {
+        body_bytes: 1000,
+        requests_in_flight: 1,
+        request_timeout: Duration::from_secs(2),
+        ..Limits::default()
+    };
+    let builder = Server::builder(world.cluster.client(), group, certificate).limits(limits);
+    let mut running = start(builder).await;
+    let notes = "/apis/example.dev/v1/notes";
+    let mut asking = Vec::new();
+    for http in [Http::One, Http::Two] {
+        let mut watching = world.connect(&running, Some(&world.proxy()), http).await;
+        let path = format!("{notes}?watch=true&resourceVersion=0");
+        // Its connection ends when the server does.
+        asking.push(tokio::spawn(async move { watching.get(&path, &JANE).await.text }));
+    }
+    // A watch takes no place, and lasts longer than a request may.
+    tokio::time::sleep(Duration::from_millis(2200)).await;
+    let mut connection = world.connect(&running, Some(&world.proxy()), Http::One).await;
+    let body = Bytes::from_static(br#"{"metadata":{"name":"x"}}"#);
+    let created = connection.send(Method::POST, notes, &JANE, body).await.unwrap();
+    assert_eq!(created.code, 201, "{}", created.text);
+    let long = Bytes::from(vec![b' '; 1001]);
+    let refused = connection.send(Method::POST, notes, &JANE, long).await.unwrap();
+    assert_eq!(refused.code, 413);
+    running.shutdown.take().unwrap().send(()).unwrap();
+    for asking in asking {
+        let told = tokio::time::timeout(DEADLINE, asking).await.unwrap().unwrap();
+        assert!(
+            told.contains(r#"{"type":"ADDED""#) && told.contains(r#""name":"x""#),
+            "{told}"
+        );
+    }
+    let served = tokio::time::timeout(DEADLINE, running.served).await;
+    served.unwrap().unwrap().unwrap();
 }

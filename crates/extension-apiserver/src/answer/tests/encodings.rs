@@ -241,6 +241,14 @@ fn lists_in_memory_as_a_whole_are_limited() {
         .map(|_| start(&api, path, &PROTOBUF))
         .collect();
     assert_eq!(ask(&api, path, &PROTOBUF).code, 429);
+    // Whoever takes text too gets that.
+    let either = [("accept", "application/vnd.kubernetes.protobuf, */*")];
+    let answered = ask(&api, path, &either);
+    assert_eq!(
+        (answered.code.as_u16(), answered.header("content-type")),
+        (200, "application/json")
+    );
+    assert_eq!(names(&answered.json()).len(), 1000);
     assert_eq!(ask(&api, path, &[]).code, 200);
     drop(open);
     assert_eq!(ask(&api, path, &PROTOBUF).code, 200);
