@@ -227,11 +227,11 @@ async fn a_kept_connection_that_died_silently_leaves_time_for_a_new_one() {
 async fn a_slow_kubelet_is_not_taken_for_one_that_is_gone() {
     let (authority, kubelet) = kubelet().await;
     let options = KubeletOptions {
-        timeout: Duration::from_millis(1500),
+        timeout: Duration::from_secs(4),
         ..options(TlsMode::Verify, &authority)
     };
     let (client, mut kept) = (KubeletClient::new(options, provider()), Kept::default());
-    kubelet.answer(Answer::Late(Duration::from_millis(700)));
+    kubelet.answer(Answer::Late(Duration::from_millis(1500)));
     for _ in 0..2 {
         client
             .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
