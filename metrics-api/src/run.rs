@@ -157,6 +157,8 @@ impl Shared {
         let report = Arc::clone(&self.board);
         let server = Server::builder(client, group, settings.serving)
             .limits(settings.limits)
+            .tls(settings.tls)
+            .authorities(settings.authorities)
             .authentication(settings.authentication)
             .authorization(settings.authorization)
             .version(version())
@@ -164,6 +166,10 @@ impl Shared {
             .endpoint(DEBUG_NODES_PATH, move || {
                 serde_json::to_vec(&report.report()).map_err(|error| Status::internal(&error))
             });
+        let server = match settings.strict_transport_security {
+            Some(value) => server.strict_transport_security(value),
+            None => server,
+        };
         health
             .checks()
             .into_iter()

@@ -52,9 +52,6 @@ const NO_GATES: Class =
     Class::Refused("leave it out: metrics-server refuses every value of it, and there are no gates here");
 const NO_AUDIT: Class =
     Class::Refused("kube-apiserver's audit log, which has every request that comes through it");
-const PUBLISHED: Class = Class::Refused(
-    "the ConfigMap kube-system/extension-apiserver-authentication, in which kube-apiserver publishes it; it is watched",
-);
 const NO_STREAMS: Class =
     Class::Refused("leave it out: it is alpha there and off, and all lines go to stderr here");
 
@@ -118,13 +115,13 @@ pub const KNOWN: &[Known] = &[
     value("feature-gates", NO_GATES),
     value(
         "goaway-chance",
-        Class::Refused("leave it out: connections are asked to end when they are five minutes old"),
+        Class::Honoured("Beside it, connections are asked to end when they are five minutes old."),
     ),
     value(
         "livez-grace-period",
         Class::Ignored("there is nothing at the start that liveness would have to wait for"),
     ),
-    value("max-requests-inflight", Class::Honoured("It must be above 0.")),
+    value("max-requests-inflight", SAME),
     value(
         "max-mutating-requests-inflight",
         Class::Ignored("nothing can be changed here: such requests are answered 405"),
@@ -135,19 +132,13 @@ pub const KNOWN: &[Known] = &[
     ),
     value("request-timeout", SAME),
     value("shutdown-delay-duration", SAME),
-    switch(
-        "shutdown-send-retry-after",
-        Class::Refused("--shutdown-delay-duration: until it ends every request is answered"),
-    ),
+    switch("shutdown-send-retry-after", SAME),
     value(
         "shutdown-watch-termination-grace-period",
         Class::Ignored("it is about watches, which neither program serves"),
     ),
     value("storage-initialization-timeout", NO_EFFECT_THERE),
-    value(
-        "strict-transport-security-directives",
-        Class::Refused("a proxy in front that adds the header: browsers do not come here"),
-    ),
+    value("strict-transport-security-directives", SAME),
     value("bind-address", SAME),
     value("secure-port", Class::Honoured("It must be above 0.")),
     value("cert-dir", SAME),
@@ -155,28 +146,23 @@ pub const KNOWN: &[Known] = &[
     value("tls-private-key-file", SAME),
     value(
         "tls-sni-cert-key",
-        Class::Refused("one certificate with all names in --tls-cert-file"),
+        Class::Honoured("The files are read again when they change."),
     ),
     value(
         "tls-min-version",
-        Class::Honoured(
-            "VersionTLS12 is the only value: older ones are insecure, and TLS 1.3 is used wherever a client has it.",
-        ),
+        Class::Honoured("VersionTLS12 or VersionTLS13; older ones are insecure and an error."),
     ),
     value(
         "tls-cipher-suites",
-        Class::Refused(
-            "leave it out: only suites with forward secrecy and authenticated encryption are offered",
+        Class::Honoured(
+            "Of TLS 1.2, by their names in Go. Suites without forward secrecy or authenticated encryption are an error.",
         ),
     ),
     value(
         "tls-curve-preferences",
         Class::Refused("leave it out: the order is that of rustls, X25519MLKEM768 first"),
     ),
-    switch(
-        "disable-http2-serving",
-        Class::Refused("leave it out: clients choose, and HTTP/1.1 is offered too"),
-    ),
+    switch("disable-http2-serving", SAME),
     value("http2-max-streams-per-connection", SAME),
     switch(
         "permit-address-sharing",
@@ -190,21 +176,22 @@ pub const KNOWN: &[Known] = &[
         "authentication-kubeconfig",
         Class::Refused("--kubeconfig, which is used for authentication too"),
     ),
-    switch(
-        "authentication-skip-lookup",
-        Class::Refused(
-            "--authentication-tolerate-lookup-failure: client certificates are refused until the ConfigMap can be read",
-        ),
-    ),
+    switch("authentication-skip-lookup", SAME),
     switch("authentication-tolerate-lookup-failure", SAME),
     value("authentication-token-webhook-cache-ttl", SAME),
-    value("client-ca-file", PUBLISHED),
-    value("requestheader-client-ca-file", PUBLISHED),
-    value("requestheader-allowed-names", PUBLISHED),
-    value("requestheader-username-headers", PUBLISHED),
-    value("requestheader-uid-headers", PUBLISHED),
-    value("requestheader-group-headers", PUBLISHED),
-    value("requestheader-extra-headers-prefix", PUBLISHED),
+    value(
+        "client-ca-file",
+        Class::Honoured("The file is read again each minute."),
+    ),
+    value(
+        "requestheader-client-ca-file",
+        Class::Honoured("The file is read again each minute."),
+    ),
+    value("requestheader-allowed-names", SAME),
+    value("requestheader-username-headers", SAME),
+    value("requestheader-uid-headers", SAME),
+    value("requestheader-group-headers", SAME),
+    value("requestheader-extra-headers-prefix", SAME),
     value(
         "authorization-kubeconfig",
         Class::Refused("--kubeconfig, which is used for authorization too"),

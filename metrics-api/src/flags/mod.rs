@@ -1,13 +1,15 @@
 //! Command line. Flags that metrics-server has too keep its names, values and meaning.
 
 pub mod classes;
+mod serving;
 mod settings;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, Parser};
 use process::telemetry::LogFormat;
 
+pub use serving::{MinVersion, ServingFlags};
 pub use settings::{Certificate, FlagError, KubeletCredential, Settings};
 
 use crate::{
@@ -142,18 +144,8 @@ pub struct Flags {
     )]
     pub tls_private_key_file: Option<PathBuf>,
 
-    /// Oldest version of TLS that is spoken. There is no choice: older ones are insecure, and newer ones are used wherever
-    /// a client has them.
-    #[arg(
-        long,
-        value_name = "VERSION",
-        default_value = "VersionTLS12",
-        help_heading = "Serving"
-    )]
-    pub tls_min_version: TlsVersion,
-
-    /// Requests answered at once; more are answered 429.
-    #[arg(long, value_name = "COUNT", default_value_t = 400, value_parser = parse_count, help_heading = "Serving")]
+    /// Requests answered at once; more are answered 429. 0: no limit.
+    #[arg(long, value_name = "COUNT", default_value_t = 400, help_heading = "Serving")]
     pub max_requests_inflight: usize,
 
     /// Time for a request.
@@ -216,14 +208,10 @@ pub struct Flags {
     /// How log lines look.
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
     pub logging_format: LogFormat,
-}
 
-/// Values of `--tls-min-version`, as k8s.io/component-base names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TlsVersion {
-    /// TLS 1.2.
-    #[value(name = "VersionTLS12")]
-    Tls12,
+    /// How is served and who is trusted.
+    #[command(flatten)]
+    pub serving: ServingFlags,
 }
 
 /// Booleans as Go's `strconv.ParseBool` reads them, which the flags of Kubernetes' own programs go by.
@@ -233,13 +221,6 @@ fn parse_go_bool(text: &str) -> Result<bool, String> {
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
         _ => Err(format!("expected true or false, found \"{text}\"")),
     }
-}
-
-fn parse_count(text: &str) -> Result<usize, String> {
-    text.parse()
-        .ok()
-        .filter(|count| *count > 0)
-        .ok_or_else(|| format!("expected a number above 0, found \"{text}\""))
 }
 
 #[cfg(test)]

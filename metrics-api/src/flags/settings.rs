@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use extension_apiserver::{Authentication, Authorization, Limits, ServingCertificate, check_label_selector};
+use extension_apiserver::{
+    Authentication, Authorities, Authorization, Limits, ServingCertificate, TlsOptions, check_label_selector,
+};
+use http::HeaderValue;
 
 use super::Flags;
 use crate::{
@@ -100,6 +103,12 @@ pub struct Settings {
     pub bind: SocketAddr,
     /// What to serve with.
     pub serving: ServingCertificate,
+    /// How connections are encrypted.
+    pub tls: TlsOptions,
+    /// Whom to trust, where that is not what kube-apiserver publishes.
+    pub authorities: Authorities,
+    /// The header `Strict-Transport-Security`.
+    pub strict_transport_security: Option<HeaderValue>,
     /// Bounds.
     pub limits: Limits,
     /// Who clients are.
@@ -116,6 +125,7 @@ impl Settings {
         check_times(&flags)?;
         check_node_selector(&flags)?;
         let tls_mode = tls_mode(&flags)?;
+        let strict_transport_security = flags.serving.strict_transport_security()?;
         let client_certificate = match (flags.kubelet_client_certificate, flags.kubelet_client_key) {
             (Some(certificate), Some(key)) => Some(Certificate { certificate, key }),
             _ => None,
@@ -165,9 +175,15 @@ impl Settings {
                 request_timeout: flags.request_timeout,
                 streams_per_connection: streams,
                 shutdown_delay: flags.shutdown_delay_duration,
+                shutdown_send_retry_after: flags.serving.shutdown_send_retry_after,
                 drain: flags.shutdown_drain_duration,
+                http2: !flags.serving.disable_http2_serving,
+                goaway_chance: flags.serving.goaway_chance,
                 ..Limits::default()
             },
+            tls: flags.serving.tls(),
+            authorities: flags.serving.authorities(),
+            strict_transport_security,
             authentication: Authentication {
                 tolerate_lookup_failure: flags.authentication_tolerate_lookup_failure,
                 token_cache_ttl: flags.authentication_token_webhook_cache_ttl,

@@ -1,6 +1,7 @@
 use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
 
 use clap::CommandFactory as _;
+use extension_apiserver::{Authorities, FrontProxyFiles, TlsVersion};
 
 use super::{
     classes::{Class, KNOWN},
@@ -222,13 +223,22 @@ fn all_addresses_are_those_of_ipv6_too_where_there_is_any() {
 
 #[test]
 fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
-    let table: [(&[&str], &[&str]); 21] = [
+    let table: [(&[&str], &[&str]); 23] = [
         (&["--no-such-flag"], &["--no-such-flag"]),
         (&["--logtostderr"], &["--logtostderr"]),
         (&["--audit-policy-file=x"], &["--audit-policy-file", "audit log"]),
         (
             &["--tls-min-version=VersionTLS10"],
             &["--tls-min-version", "VersionTLS10", "VersionTLS12"],
+        ),
+        (&["--goaway-chance=0.5"], &["--goaway-chance", "0.5", "0.02"]),
+        (
+            &["--tls-sni-cert-key=a"],
+            &["--tls-sni-cert-key", "a", "CERTIFICATE,KEY"],
+        ),
+        (
+            &["--strict-transport-security-directives=max-age=x"],
+            &["--strict-transport-security-directives", "max-age=x", "preload"],
         ),
         (
             &["--deprecated-kubelet-completely-insecure"],
@@ -279,10 +289,6 @@ fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
         ),
         (&["--v=x"], &["--v", "x"]),
         (&["--tls-cert-file=a"], &["--tls-private-key-file"]),
-        (
-            &["--max-requests-inflight=0"],
-            &["--max-requests-inflight", "0", "above 0"],
-        ),
     ];
     for (arguments, expected) in table {
         let error = settings(arguments).expect_err(&format!("{arguments:?}"));
@@ -329,6 +335,53 @@ fn lists_add_up() {
         ]
     );
     assert_eq!(settings.authorization.always_allow_paths, ["/metrics"]);
+}
+
+#[test]
+fn how_is_served_and_who_is_trusted_is_handed_on() {
+    let settings = settings(&[
+        "--tls-min-version=VersionTLS13",
+        "--tls-cipher-suites=A,B",
+        "--tls-sni-cert-key=c,k",
+        "--tls-sni-cert-key=d,l:a.example,*.b.example",
+        "--disable-http2-serving",
+        "--goaway-chance=0.01",
+        "--shutdown-send-retry-after=true",
+        "--strict-transport-security-directives=max-age=31536000,includeSubDomains",
+        "--client-ca-file=ca",
+        "--requestheader-client-ca-file=proxy-ca",
+        "--requestheader-allowed-names=front",
+        "--authentication-skip-lookup",
+    ])
+    .unwrap();
+    assert_eq!(settings.tls.minimum, TlsVersion::V1_3);
+    assert_eq!(settings.tls.cipher_suites, ["A", "B"]);
+    let names: Vec<_> = settings
+        .tls
+        .by_name
+        .iter()
+        .map(|named| named.names.clone())
+        .collect();
+    assert_eq!(
+        names,
+        [vec![], vec!["a.example".to_owned(), "*.b.example".to_owned()]]
+    );
+    assert_eq!(settings.tls.by_name[1].key, PathBuf::from("l"));
+    assert!(!settings.limits.http2 && settings.limits.shutdown_send_retry_after);
+    assert!((settings.limits.goaway_chance - 0.01).abs() < f64::EPSILON);
+    assert_eq!(
+        settings.strict_transport_security.unwrap(),
+        "max-age=31536000; includeSubDomains"
+    );
+    let expected = Authorities {
+        client_ca: Some("ca".into()),
+        front_proxy: Some(FrontProxyFiles {
+            allowed_names: vec!["front".to_owned()],
+            ..FrontProxyFiles::new("proxy-ca")
+        }),
+        skip_lookup: true,
+    };
+    assert_eq!(settings.authorities, expected);
 }
 
 #[test]

@@ -90,6 +90,8 @@ pub struct Kept {
     connection: Option<Connection>,
     last_body: usize,
     renewed: Option<Instant>,
+    /// How long the last answer was waited for.
+    waited: Duration,
     pub(crate) sources: Remembered,
     /// How the certificate was judged last.
     pub tls: TlsState,
@@ -197,7 +199,8 @@ impl KubeletClient {
         if let Some(open) = open {
             // A kubelet may hang up between two requests, or its node vanish, which shows only now: that alone is no
             // failure.
-            let patience = self.timeout / KEPT_PART;
+            // A kubelet that is slow to answer is not taken for one that is gone.
+            let patience = (self.timeout / KEPT_PART).max(kept.waited * 2);
             let about = (uid, endpoint, path);
             match self.exchange(kept, open, RECORD_AGE_OPEN, patience, about).await {
                 Err(Broken::BeforeAnswer(_)) => {}
@@ -228,6 +231,7 @@ impl KubeletClient {
         let mut refused = None;
         loop {
             let request = self.request(endpoint, path, token.as_ref())?;
+            let sent = Instant::now();
             let response = timeout(patience, connection.send(request))
                 .await
                 .unwrap_or_else(|_| Err(error(ErrorClass::Timeout, "the kept connection is dead")))
@@ -237,6 +241,7 @@ impl KubeletClient {
                     Some(status) => Broken::Final(status_error(status)),
                     None => Broken::BeforeAnswer(cause),
                 })?;
+            kept.waited = sent.elapsed();
             let status = response.status();
             if status == StatusCode::OK {
                 let answer = self.room.read(response, kept.last_body).await?;

@@ -98,11 +98,14 @@ fn write_protobuf_time_and_window(message: &mut Message<'_>, time: UnixMillis, w
 }
 
 /// A `usage` map of quantities.
-fn write_protobuf_usage(message: &mut Message<'_>, field: u32, cpu: u64, memory: u64) {
-    message.entry(field, "cpu", |quantity| quantity.display(1, &Cpu(cpu)));
+fn write_protobuf_usage(message: &mut Message<'_>, field: u32, of: &Usage) {
+    message.entry(field, "cpu", |quantity| quantity.display(1, &Cpu(of.cpu)));
     message.entry(field, "memory", |quantity| {
-        quantity.display(1, &Memory(memory));
+        quantity.display(1, &Memory(of.memory));
     });
+    if let Some(swap) = of.swap.filter(|swap| *swap > 0) {
+        message.entry(field, "swap", |quantity| quantity.display(1, &Memory(swap)));
+    }
 }
 
 fn write_cells(cells: &mut JsonArray<'_>, name: &str, (cpu, memory): (u64, u64), window: u64) {

@@ -132,8 +132,9 @@ impl Item for NodeItem<'_> {
     }
 
     fn write_protobuf(&self, message: &mut Message<'_>) {
+        self.freshness.observe(self.usage.time);
         write_protobuf_time_and_window(message, self.usage.time, self.usage.window);
-        write_protobuf_usage(message, 4, self.usage.cpu, self.usage.memory);
+        write_protobuf_usage(message, 4, self.usage);
     }
 
     fn write_cells(&self, cells: &mut JsonArray<'_>) {

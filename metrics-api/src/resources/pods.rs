@@ -194,11 +194,12 @@ impl Item for PodItem<'_> {
     }
 
     fn write_protobuf(&self, message: &mut Message<'_>) {
+        self.freshness.observe(self.usage.time);
         write_protobuf_time_and_window(message, self.usage.time, self.usage.window);
         for (name, usage) in self.usage.containers() {
             message.message(4, |container| {
                 container.string(1, name);
-                write_protobuf_usage(container, 2, usage.cpu, usage.memory);
+                write_protobuf_usage(container, 2, usage);
             });
         }
     }

@@ -13,7 +13,7 @@ use contract::report::{ErrorClass, NodeError};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Semaphore, SemaphorePermit, watch},
     time::timeout,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -176,6 +176,23 @@ impl<A> Fleet<A> {
     }
 }
 
+impl<A: Ask> Shared<A> {
+    /// Asks, and makes way for others if that takes long.
+    async fn ask(&self, permit: SemaphorePermit<'_>, kept: &mut Kept, node: &NodeInfo) -> Asked {
+        let mut asking = pin!(self.scraper.kubelets.ask(kept, node));
+        if let Ok(asked) = timeout(PROMPT, &mut asking).await {
+            return asked;
+        }
+        drop(permit);
+        let Ok(_permit) = self.slow.try_acquire() else {
+            let message = format!("no answer within {PROMPT:?}, and {SLOW_AT_ONCE} others are as slow");
+            let class = ErrorClass::Timeout;
+            return (None, Err(NodeError { class, message }));
+        };
+        asking.await
+    }
+}
+
 /// Scrapes a node for as long as it is there. What a bug ends is begun anew: the node would be gone for good
 /// otherwise, without a word.
 async fn supervise<A: Ask>(
@@ -264,44 +281,23 @@ impl<A: Ask> Task<A> {
         }
     }
 
-    /// Asks, and makes way for others if that takes long.
-    async fn ask(&mut self, node: &NodeInfo) -> Option<Asked> {
-        let Shared {
-            scraper,
-            prompt,
-            hung,
-            slow,
-        } = &*self.shared;
+    /// One scrape. Returns how soon the next one should follow, and nothing when there is none.
+    async fn scrape(&mut self, due: Monotonic) -> Option<Pace> {
+        let shared = Arc::clone(&self.shared);
         let lane = if self.failed == Some(ErrorClass::Timeout) {
-            hung
+            &shared.hung
         } else {
-            prompt
+            &shared.prompt
         };
         // The semaphores are never closed.
         let permit = lane.acquire().await.ok()?;
-        scraper.board.began(scraper.clock.now());
-        let mut asking = pin!(scraper.kubelets.ask(&mut self.kept, node));
-        if let Ok(asked) = timeout(PROMPT, &mut asking).await {
-            return Some(asked);
-        }
-        drop(permit);
-        let Ok(_permit) = slow.try_acquire() else {
-            let message = format!("no answer within {PROMPT:?}, and {SLOW_AT_ONCE} others are as slow");
-            let class = ErrorClass::Timeout;
-            return Some((None, Err(NodeError { class, message })));
-        };
-        Some(asking.await)
-    }
-
-    /// One scrape. Returns how soon the next one should follow, and nothing when there is none.
-    async fn scrape(&mut self, due: Monotonic) -> Option<Pace> {
         let node = Arc::clone(&self.node.borrow_and_update());
         let asked = UnixMillis::from(Timestamp::now());
-        let sent = self.shared.scraper.clock.now();
-        let (endpoint, answer) = self.ask(&node).await?;
+        let sent = shared.scraper.clock.now();
+        shared.scraper.board.began(sent);
+        let (endpoint, answer) = shared.ask(permit, &mut self.kept, &node).await;
         self.scrapes = self.scrapes.saturating_add(1);
 
-        let shared = Arc::clone(&self.shared);
         let Scraper {
             store,
             board,

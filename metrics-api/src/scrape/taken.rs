@@ -33,6 +33,7 @@ pub(super) fn take_in(
         Source::ResourceMetrics => decode(body, arrival.asked),
         Source::Summary => decode_summary(body, arrival.asked),
     };
+    metrics.observe_decode(begun.elapsed());
     let batch = decoded.map_err(|error| NodeError {
         class: match error {
             DecodeError::Malformed => ErrorClass::Malformed,
@@ -40,7 +41,6 @@ pub(super) fn take_in(
         },
         message: error.to_string(),
     })?;
-    metrics.observe_decode(begun.elapsed());
     let waiting = store.put(node, &batch, *arrival);
     let error = batch.kubelet_error.then(|| NodeError {
         class: ErrorClass::KubeletError,
@@ -58,6 +58,9 @@ pub(super) fn log(node: &NodeInfo, change: Change, tls: TlsState) {
     let name = &*node.name;
     match change {
         Change::None => {}
+        Change::Failing(NodeError { class, message }) if class == ErrorClass::KubeletError => {
+            tracing::warn!(node = name, %class, "node is scraped in part: {message}");
+        }
         Change::Failing(NodeError { class, message }) if node.ready => {
             tracing::warn!(node = name, %class, "node cannot be scraped: {message}");
         }

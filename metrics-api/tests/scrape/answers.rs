@@ -224,6 +224,24 @@ async fn a_kept_connection_that_died_silently_leaves_time_for_a_new_one() {
 }
 
 #[tokio::test]
+async fn a_slow_kubelet_is_not_taken_for_one_that_is_gone() {
+    let (authority, kubelet) = kubelet().await;
+    let options = KubeletOptions {
+        timeout: Duration::from_secs(4),
+        ..options(TlsMode::Verify, &authority)
+    };
+    let (client, mut kept) = (KubeletClient::new(options, provider()), Kept::default());
+    kubelet.answer(Answer::Late(Duration::from_millis(1500)));
+    for _ in 0..2 {
+        client
+            .get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS)
+            .await
+            .unwrap();
+    }
+    assert_eq!((kubelet.connections(), kubelet.seen().len()), (1, 2));
+}
+
+#[tokio::test]
 async fn names_are_judged_by_what_they_resolve_to() {
     let (authority, kubelet) = kubelet().await;
     let guarded = |guard| {

@@ -6,7 +6,7 @@ use contract::report::ErrorClass;
 use extension_apiserver::{Item, Key, ListScope, Resource, json::JsonObject};
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use metrics_api::{
-    decode::decode,
+    decode::{decode, decode_summary},
     index::{NodeChange, NodeIndex, NodeInfo, PodIndex},
     kubelet::{
         address::{AddressRules, AddressType, Endpoint},
@@ -25,7 +25,7 @@ use metrics_api::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    client,
+    METRICS, SUMMARY, client,
     kubelet::{Answer, FakeKubelet},
     pki::Authority,
 };
@@ -423,4 +423,90 @@ async fn swap_is_answered_where_any_is_used() {
         cluster.node_usage(),
         json!({"cpu": "1", "memory": "1Mi", "swap": "8Ki"})
     );
+}
+
+/// The recorded resource metrics, so many seconds later, with that many more seconds of CPU time for each counter.
+fn resource_later(seconds: i64, cpu: u32) -> String {
+    let recorded = str::from_utf8(METRICS).unwrap().lines().map(|line| {
+        let fields: Vec<_> = line.rsplitn(3, ' ').collect();
+        match fields[..] {
+            [time, value, series] if !line.starts_with('#') && time.len() == 13 => {
+                let time = time.parse::<i64>().unwrap() + seconds * 1000;
+                let value: f64 = value.parse().unwrap();
+                let more = if series.contains("_cpu_") {
+                    f64::from(cpu)
+                } else {
+                    0.0
+                };
+                format!("{series} {:.9} {time}\n", value + more)
+            }
+            _ => line.to_owned() + "\n",
+        }
+    });
+    recorded.collect()
+}
+
+/// The recorded summary, likewise.
+fn summary_later(seconds: i64, cpu: u64) -> String {
+    fn change(value: &mut Value, seconds: i64, cpu: u64) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    match name.as_str() {
+                        "usageCoreNanoSeconds" => {
+                            *value = (value.as_u64().unwrap() + cpu * 1_000_000_000).into();
+                        }
+                        "time" => {
+                            let time: jiff::Timestamp = value.as_str().unwrap().parse().unwrap();
+                            *value = (time + jiff::SignedDuration::from_secs(seconds))
+                                .to_string()
+                                .into();
+                        }
+                        _ => change(value, seconds, cpu),
+                    }
+                }
+            }
+            Value::Array(values) => values.iter_mut().for_each(|value| change(value, seconds, cpu)),
+            _ => {}
+        }
+    }
+    let mut summary: Value = serde_json::from_slice(SUMMARY).unwrap();
+    change(&mut summary, seconds, cpu);
+    summary.to_string()
+}
+
+#[tokio::test]
+async fn usages_from_both_sources_agree() {
+    let mut usages = Vec::new();
+    for from_summary in [false, true] {
+        let cluster = Cluster::new().await;
+        for (second, seconds, cpu) in [(30, 0, 0), (45, 15, 3)] {
+            let (resource, summary) = (resource_later(seconds, cpu), summary_later(seconds, cpu.into()));
+            let batch = if from_summary {
+                decode_summary(summary.as_bytes(), UnixMillis(CLOCK))
+            } else {
+                decode(resource.as_bytes(), UnixMillis(CLOCK))
+            };
+            let batch = batch.unwrap();
+            for container in &batch.containers {
+                let meta = json!({"namespace": container.namespace, "name": container.pod, "uid": "u"});
+                cluster
+                    .pods
+                    .apply(&serde_json::from_value::<ObjectMeta>(meta).unwrap(), at(0));
+            }
+            cluster.store.put("node-a", &batch, at(second));
+        }
+        let cpu_of_each: Vec<_> = cluster
+            .listed()
+            .into_iter()
+            .map(|(pod, containers)| {
+                let (name, usage) = containers.as_object().unwrap().iter().next().unwrap();
+                format!("{pod}/{name} {}", usage[0].as_str().unwrap())
+            })
+            .collect();
+        usages.push((cluster.node_usage(), cpu_of_each));
+    }
+    assert_eq!(usages[0], usages[1]);
+    assert_eq!(usages[0].0["cpu"], "200m");
+    assert_eq!(usages[0].1.len(), 5);
 }

@@ -255,6 +255,17 @@ async fn any_number_of_hung_nodes_leaves_the_others_on_time() {
         .filter(|i| setup.scrapes(&format!("hung-{i}")).len() > 1)
         .count();
     assert_eq!(tried, 600, "each of them is tried again");
+    let latencies = setup
+        .board
+        .report()
+        .nodes
+        .into_iter()
+        .map(|node| node.latency_ms.unwrap());
+    let most = latencies.max().unwrap();
+    assert!(
+        most <= 10_100,
+        "{most}: waiting for one's turn is no slowness of the kubelet"
+    );
 }
 
 #[tokio::test(start_paused = true)]

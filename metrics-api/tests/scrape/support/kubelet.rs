@@ -1,6 +1,9 @@
 //! A kubelet over loopback that behaves as it is told.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use metrics_api::kubelet::address::{Endpoint, Host};
 use rustls::{
@@ -23,6 +26,8 @@ use super::{METRICS, SUMMARY, pki::Identity, provider};
 pub(crate) enum Answer {
     /// A whole response.
     Full(u16, Vec<u8>),
+    /// The metrics, after a while.
+    Late(Duration),
     /// 401 unless the request carries this token, then the metrics.
     For(&'static str),
     /// Metrics at this path, 404 at others, this status at the Summary API.
@@ -175,11 +180,16 @@ async fn connection(state: Arc<State>, stream: TcpStream, number: usize) {
         }
         let seen = parse(&head);
         state.seen.lock().unwrap().push(seen.clone());
-        let answer = match state.answer.lock().unwrap().clone() {
+        let answer = state.answer.lock().unwrap().clone();
+        let answer = match answer {
             Answer::For(token) if seen.authorization.as_deref() == Some(&format!("Bearer {token}")) => {
                 Answer::Full(200, METRICS.to_vec())
             }
             Answer::For(_) => Answer::Full(401, b"Unauthorized".to_vec()),
+            Answer::Late(after) => {
+                tokio::time::sleep(after).await;
+                Answer::Full(200, METRICS.to_vec())
+            }
             Answer::Paths(path, _) if seen.line == format!("GET {path}") => {
                 Answer::Full(200, METRICS.to_vec())
             }
@@ -236,7 +246,9 @@ async fn reply(
             }
         }
         Answer::Silence => std::future::pending().await,
-        Answer::HangUp | Answer::For(_) | Answer::Paths(..) => Err(std::io::ErrorKind::Other.into()),
+        Answer::HangUp | Answer::For(_) | Answer::Paths(..) | Answer::Late(_) => {
+            Err(std::io::ErrorKind::Other.into())
+        }
     }
 }
 

@@ -1,0 +1,199 @@
+//! Flags of k8s.io/apiserver's that say how is served and who is trusted: what they ask for is the library's to do.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+use extension_apiserver::{Authorities, FrontProxyFiles, NamedCertificate, TlsOptions, TlsVersion};
+use http::HeaderValue;
+
+use super::{FlagError, parse_go_bool};
+
+/// Most that a connection may be asked to end by chance, as in k8s.io/apiserver.
+const MOST_GOAWAY: f64 = 0.02;
+
+/// See the module.
+#[derive(Clone, Debug, Args)]
+pub struct ServingFlags {
+    /// Oldest version of TLS that is spoken.
+    #[arg(
+        long,
+        value_name = "VERSION",
+        default_value = "VersionTLS12",
+        help_heading = "Serving"
+    )]
+    pub tls_min_version: MinVersion,
+
+    /// Suites of TLS 1.2 by their names in Go. The default is all that are secure enough.
+    #[arg(long, value_name = "SUITE", value_delimiter = ',', help_heading = "Serving")]
+    pub tls_cipher_suites: Vec<String>,
+
+    /// A further certificate and key, and the names it is for where those are not in it; may be given again.
+    #[arg(long, value_name = "CERTIFICATE,KEY[:NAME,...]", value_parser = parse_named, help_heading = "Serving")]
+    pub tls_sni_cert_key: Vec<NamedCertificate>,
+
+    /// Offer HTTP/1.1 only.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Serving")]
+    pub disable_http2_serving: bool,
+
+    /// The chance, up to 0.02, that a connection is asked to end after a request.
+    #[arg(long, value_name = "CHANCE", default_value_t = 0.0, value_parser = parse_chance, help_heading = "Serving")]
+    pub goaway_chance: f64,
+
+    /// After the delay of a shutdown, answer 429 with Retry-After while open requests end.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Serving")]
+    pub shutdown_send_retry_after: bool,
+
+    /// Directives of the header Strict-Transport-Security: max-age=SECONDS, includeSubDomains, preload.
+    #[arg(long, value_name = "DIRECTIVE", value_delimiter = ',', value_parser = parse_hsts, help_heading = "Serving")]
+    pub strict_transport_security_directives: Vec<String>,
+
+    /// File with the authorities of client certificates, instead of those that kube-apiserver publishes.
+    #[arg(long, value_name = "FILE", help_heading = "Clients")]
+    pub client_ca_file: Option<PathBuf>,
+
+    /// File with the authorities of the front proxy's certificate. With it the other flags of the front proxy count, and
+    /// nothing that kube-apiserver publishes about it does.
+    #[arg(long, value_name = "FILE", help_heading = "Clients")]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+
+    /// Names that the front proxy's certificate may have; none: any.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Clients")]
+    pub requestheader_allowed_names: Vec<String>,
+
+    /// Headers in which the front proxy names the user.
+    #[arg(
+        long,
+        value_name = "HEADER",
+        value_delimiter = ',',
+        default_value = "x-remote-user",
+        help_heading = "Clients"
+    )]
+    pub requestheader_username_headers: Vec<String>,
+
+    /// Headers in which the front proxy gives the user's UID.
+    #[arg(long, value_name = "HEADER", value_delimiter = ',', help_heading = "Clients")]
+    pub requestheader_uid_headers: Vec<String>,
+
+    /// Headers in which the front proxy names the user's groups.
+    #[arg(
+        long,
+        value_name = "HEADER",
+        value_delimiter = ',',
+        default_value = "x-remote-group",
+        help_heading = "Clients"
+    )]
+    pub requestheader_group_headers: Vec<String>,
+
+    /// What the headers begin with in which the front proxy says more about the user.
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        value_delimiter = ',',
+        default_value = "x-remote-extra-",
+        help_heading = "Clients"
+    )]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+
+    /// Trust only what flags name, and read nothing that kube-apiserver publishes.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Clients")]
+    pub authentication_skip_lookup: bool,
+}
+
+/// Values of `--tls-min-version`, as k8s.io/component-base names them. Older ones are insecure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MinVersion {
+    /// TLS 1.2.
+    #[value(name = "VersionTLS12")]
+    Tls12,
+    /// TLS 1.3.
+    #[value(name = "VersionTLS13")]
+    Tls13,
+}
+
+impl ServingFlags {
+    /// How connections are encrypted.
+    #[must_use]
+    pub fn tls(&self) -> TlsOptions {
+        TlsOptions {
+            minimum: match self.tls_min_version {
+                MinVersion::Tls12 => TlsVersion::V1_2,
+                MinVersion::Tls13 => TlsVersion::V1_3,
+            },
+            cipher_suites: self.tls_cipher_suites.clone(),
+            by_name: self.tls_sni_cert_key.clone(),
+        }
+    }
+
+    /// Whom to trust, where that is not what kube-apiserver publishes.
+    #[must_use]
+    pub fn authorities(&self) -> Authorities {
+        let front_proxy = self
+            .requestheader_client_ca_file
+            .as_ref()
+            .map(|ca| FrontProxyFiles {
+                allowed_names: self.requestheader_allowed_names.clone(),
+                username_headers: self.requestheader_username_headers.clone(),
+                uid_headers: self.requestheader_uid_headers.clone(),
+                group_headers: self.requestheader_group_headers.clone(),
+                extra_headers_prefixes: self.requestheader_extra_headers_prefix.clone(),
+                ..FrontProxyFiles::new(ca)
+            });
+        Authorities {
+            client_ca: self.client_ca_file.clone(),
+            front_proxy,
+            skip_lookup: self.authentication_skip_lookup,
+        }
+    }
+
+    /// The header `Strict-Transport-Security`.
+    pub fn strict_transport_security(&self) -> Result<Option<HeaderValue>, FlagError> {
+        if self.strict_transport_security_directives.is_empty() {
+            return Ok(None);
+        }
+        let text = self.strict_transport_security_directives.join("; ");
+        let value = HeaderValue::try_from(&text).map_err(|_| FlagError::Value {
+            flag: "--strict-transport-security-directives",
+            found: format!("{text:?}"),
+            expected: "values of an HTTP header".to_owned(),
+        })?;
+        Ok(Some(value))
+    }
+}
+
+/// `certificate,key` or `certificate,key:name,name`.
+fn parse_named(text: &str) -> Result<NamedCertificate, String> {
+    let (files, names) = text.split_once(':').unwrap_or((text, ""));
+    match files.split_once(',') {
+        Some((certificate, key)) if !certificate.is_empty() && !key.is_empty() && !key.contains(',') => {
+            Ok(NamedCertificate {
+                certificate: certificate.into(),
+                key: key.into(),
+                names: names
+                    .split(',')
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
+            })
+        }
+        _ => Err(format!(
+            "expected CERTIFICATE,KEY or CERTIFICATE,KEY:NAME,..., found \"{text}\""
+        )),
+    }
+}
+
+fn parse_chance(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|chance| (0.0..=MOST_GOAWAY).contains(chance))
+        .ok_or_else(|| format!("expected a number from 0 to {MOST_GOAWAY}, found \"{text}\""))
+}
+
+fn parse_hsts(text: &str) -> Result<String, String> {
+    let seconds = text.strip_prefix("max-age=");
+    let known = matches!(text, "includeSubDomains" | "preload")
+        || seconds
+            .is_some_and(|seconds| !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit()));
+    known
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("expected max-age=SECONDS, includeSubDomains or preload, found \"{text}\""))
+}
