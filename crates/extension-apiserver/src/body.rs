@@ -141,3 +141,25 @@ impl hyper::body::Body for Body {
         hint
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_large_body_is_handed_out_in_pieces() {
+        for length in [0, 1, PIECE, PIECE + 1, 3 * PIECE] {
+            let whole: Vec<_> = (0..=250).cycle().take(length).collect();
+            let mut body = Body::full(whole.clone());
+            let mut pieces = Vec::new();
+            while let Some(frame) = block_on(body.frame()) {
+                pieces.push(frame.unwrap().into_data().unwrap());
+            }
+            assert_eq!(pieces.len(), length.div_ceil(PIECE));
+            assert_eq!(pieces.concat(), whole);
+        }
+    }
+}

@@ -1,4 +1,43 @@
-//! What any Kubernetes extension API server needs around its resources.
+//! What any Kubernetes extension API server needs around its resources: TLS with reload, delegated authentication and
+//! authorization, discovery, `OpenAPI`, content negotiation, selectors, pages, watches, limits, health, metrics and an end
+//! without a failed request. docs/extension-apiserver.md is the guide.
+//!
+//! A server is an [`ApiGroup`] of [`Resource`]s. Those that are computed implement [`Resource`] and [`Item`]; those that can
+//! be changed or watched also the traits of [`mod@write`]; JSON objects in memory need only a [`memory::Kind`]:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use extension_apiserver::json::JsonArray;
+//! use extension_apiserver::memory::{Kind, Memory};
+//! use extension_apiserver::{ApiGroup, Column, ResourceInfo, Server, ServingCertificate};
+//!
+//! struct Note;
+//!
+//! impl Kind for Note {
+//!     fn write_cells(&self, note: &serde_json::Value, cells: &mut JsonArray<'_>) {
+//!         for field in ["/metadata/name", "/spec/text"] {
+//!             cells.string(note.pointer(field).and_then(|value| value.as_str()).unwrap_or_default());
+//!         }
+//!     }
+//! }
+//!
+//! # async fn serve(client: kube::Client, shutdown: impl Future<Output = ()> + Send) -> Result<(), Box<dyn std::error::Error>> {
+//! let info = ResourceInfo::namespaced("notes", "Note").columns([Column::NAME, Column::string("Text", "")]);
+//! let group = ApiGroup {
+//!     name: "notes.example.dev",
+//!     versions: vec!["v1"],
+//!     resources: vec![Arc::new(Memory::new("notes.example.dev", info, Note, 1000))],
+//! };
+//! let certificate = ServingCertificate::Files {
+//!     certificate: "/etc/tls/tls.crt".into(),
+//!     key: "/etc/tls/tls.key".into(),
+//! };
+//! let server = Server::builder(client, group, certificate).bind("[::]:8443".parse()?).await?;
+//! server.serve(shutdown).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod answer;
 mod authn;
