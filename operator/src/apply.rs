@@ -53,8 +53,7 @@ impl Applier {
     }
 
     /// Deletes a registration that shall not be, applies what shall be, deletes what has no use then, and registers last.
-    /// Objects that are as they shall be are
-    /// not written. One that kube-apiserver refuses does not keep the others.
+    /// Objects that are as they shall be are not written. One that kube-apiserver refuses does not keep the others.
     pub async fn apply(&mut self, objects: &Objects) -> Applied {
         let mut applied = Applied::default();
         // The end of an apply that stopped is in its errors.
@@ -82,13 +81,14 @@ impl Applier {
             }
         }
         // Not if the Deployment could not be written: it may still mount what goes here.
-        let unused = applied.errors.is_empty().then_some(&objects.absent);
-        for object in unused.into_iter().flatten() {
-            let result = self.remove(object).await;
-            applied.note(&object.describe(), result)?;
-        }
-        if !self.pruned {
-            self.prune(objects, applied).await?;
+        if applied.errors.is_empty() {
+            for object in &objects.absent {
+                let result = self.remove(object).await;
+                applied.note(&object.describe(), result)?;
+            }
+            if !self.pruned {
+                self.prune(objects, applied).await?;
+            }
         }
         for object in &objects.api_services {
             let result = self.ensure(object, &mut applied.conflicts).await;

@@ -24,6 +24,10 @@ const TLS_DIRECTORY: &str = "/etc/metrics-api/tls";
 const KUBELET_CA_DIRECTORY: &str = "/etc/metrics-api/kubelet-ca";
 /// How long a rollout may stand still before Kubernetes calls it stuck.
 const PROGRESS_DEADLINE_SECONDS: i32 = 120;
+/// How long a replica that is told to end still answers: until no proxy sends it requests any more.
+const SHUTDOWN_DELAY: Duration = Duration::from_secs(8);
+/// The delay, metrics-api's own 20 s for open requests, and a margin.
+const GRACE_PERIOD_SECONDS: i64 = 40;
 /// metrics-api's own default for a scrape.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -53,12 +57,11 @@ pub(super) fn metrics_api(plan: &Plan) -> Deployment {
     }
 }
 
-/// A replica is replaced before it ends wherever that cannot get stuck. Where no two share a node, there may be no node
-/// for one more.
+/// A replica is replaced before it ends wherever that cannot get stuck: replicas of two templates may share a node, with
+/// our own rules.
 fn strategy(placement: &Placement, replicas: i32) -> DeploymentStrategy {
     let (surge, unavailable) = match placement {
-        Placement::Apart => (0, 1),
-        Placement::PreferApart => (1, 0),
+        Placement::Apart | Placement::PreferApart => (1, 0),
         Placement::Custom(_) => (1, i32::from(replicas > 1)),
     };
     DeploymentStrategy {
@@ -76,6 +79,7 @@ fn pod(metrics_api: &MetricsApiPlan, kubelet: &KubeletPlan) -> PodSpec {
         service_account_name: Some(names::METRICS_API.to_owned()),
         enable_service_links: Some(false),
         priority_class_name: Some(metrics_api.priority_class_name.clone()),
+        termination_grace_period_seconds: Some(GRACE_PERIOD_SECONDS),
         node_selector: Some(metrics_api.node_selector.clone()),
         tolerations: Some(metrics_api.tolerations.clone()),
         affinity: Some(affinity(&metrics_api.placement)),
@@ -175,6 +179,7 @@ fn arguments(metrics_api: &MetricsApiPlan, kubelet: &KubeletPlan) -> Vec<String>
         format!("--kubelet-service-account={}", names::KUBELET_SERVICE_ACCOUNT),
         format!("--log-level={}", metrics_api.log_level.as_str()),
         format!("--logging-format={}", metrics_api.log_format.as_str()),
+        format!("--shutdown-delay-duration={}", go_duration(SHUTDOWN_DELAY)),
     ];
     // metrics-api wants a scrape to be over well before the next one.
     let longest = metrics_api.resolution * 9 / 10;

@@ -169,17 +169,28 @@ fn no_rule_grants_everything_and_kubelets_see_little() {
 }
 
 #[test]
-fn a_rollout_never_waits_for_a_node_that_is_not_there() {
-    let spec = |replicas: i32| json!({"metricsApi": {"replicas": replicas}});
-    // On two nodes: one may go before its successor comes; three do not fit apart, so they need not be.
-    for (replicas, surge, unavailable) in [(1, 1, 0), (2, 0, 1), (3, 1, 0)] {
-        let objects = objects(&planned(&spec(replicas), &two_nodes()));
-        let update = &objects.base.last().unwrap().object.data["spec"]["strategy"]["rollingUpdate"];
+fn a_replica_is_replaced_before_it_ends() {
+    // On two nodes two replicas stay apart, three do not fit apart.
+    for replicas in 1..=3 {
+        let objects = objects(&planned(
+            &json!({"metricsApi": {"replicas": replicas}}),
+            &two_nodes(),
+        ));
+        let spec = &objects.base.last().unwrap().object.data["spec"];
         assert_eq!(
-            *update,
-            json!({"maxSurge": surge, "maxUnavailable": unavailable}),
+            spec["strategy"]["rollingUpdate"],
+            json!({"maxSurge": 1, "maxUnavailable": 0}),
             "{replicas}"
         );
+        // Without these keys the one more would wait for a third node.
+        let apart = &spec["template"]["spec"]["affinity"]["podAntiAffinity"];
+        let term = &apart["requiredDuringSchedulingIgnoredDuringExecution"][0];
+        let expected = if replicas == 2 {
+            json!(["pod-template-hash"])
+        } else {
+            Value::Null
+        };
+        assert_eq!(term["matchLabelKeys"], expected, "{replicas}");
     }
 }
 
