@@ -1,5 +1,7 @@
 //! The programs of a cluster, built from pinned Go modules and kept by content of what they are built from.
 
+mod clients;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
+pub use self::clients::Clients;
 use crate::image::{ImageFile, ImageSpec};
 use crate::progress::Progress;
 use crate::{command, host, image, paths, peer};
@@ -191,36 +194,6 @@ impl Tools {
                 .with_context(|| format!("cannot make {}", folder.display()))?;
         }
         Ok(images)
-    }
-}
-
-/// The programs that use a cluster which somebody else made.
-#[derive(Clone, Debug)]
-pub struct Clients {
-    /// kubectl's path.
-    pub kubectl: PathBuf,
-    /// helm's path.
-    pub helm: PathBuf,
-}
-
-impl Clients {
-    /// Takes the machine's own programs, and builds what it has not.
-    pub async fn prepare(progress: &Progress) -> Result<Self> {
-        Ok(Self {
-            kubectl: match host::find("kubectl") {
-                Some(found) => found,
-                None => built(&KUBERNETES, progress).await?.join("kubectl"),
-            },
-            helm: match host::find("helm") {
-                Some(found) => found,
-                None => Self::built_helm(progress).await?,
-            },
-        })
-    }
-
-    /// The pinned helm, for what must come out the same on every machine.
-    pub async fn built_helm(progress: &Progress) -> Result<PathBuf> {
-        Ok(built(&HELM, progress).await?.join("helm"))
     }
 }
 

@@ -1,5 +1,7 @@
 //! kubeadm's phases on running nodes: what `kubeadm init` and `kubeadm join` do, without an image registry and systemd.
 
+mod approval;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use futures::future::{select_all, try_join_all};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use self::approval::approve_serving;
 use super::node::Node;
 use super::spec::{ClusterSpec, POD_RANGE, ServingCertificates, cgroup_prefix, node_name};
 use super::{Cluster, cgroup, config, logs};
@@ -20,8 +23,6 @@ const CONTAINERD_WITHIN: Duration = Duration::from_secs(30);
 const API_WITHIN: Duration = Duration::from_mins(3);
 const NODES_WITHIN: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(300);
-/// Who signs kubelets' serving certificates.
-const SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
 /// What `kubeadm init` binds in phases that also want other things, and what lets kube-apiserver read logs.
 const BINDINGS: &str = r#"
 apiVersion: rbac.authorization.k8s.io/v1
@@ -327,53 +328,6 @@ async fn nodes_ready(cluster: &Cluster) -> Result<()> {
     until(NODES_WITHIN, all_ready).await
 }
 
-/// Does what an administrator does with `serverTLSBootstrap`: looks at each request and approves the right ones.
-async fn approve_serving(cluster: &Cluster) -> Result<()> {
-    let nodes: Vec<String> = (1..=cluster.spec().nodes).map(node_name).collect();
-    let all_issued = async || {
-        let requests: Value = serde_json::from_str(
-            &cluster
-                .kubectl(["get", "certificatesigningrequests", "-o", "json"])
-                .await?,
-        )?;
-        let approvable: Vec<&str> = items(&requests)
-            .filter(|request| is_serving_request_of(request, &nodes) && !has_condition(request, "Approved"))
-            .filter_map(|request| request.pointer("/metadata/name")?.as_str())
-            .collect();
-        if !approvable.is_empty() {
-            cluster
-                .kubectl(["certificate", "approve"].into_iter().chain(approvable))
-                .await?;
-        }
-        let issued = |node: &&String| {
-            items(&requests).any(|request| {
-                is_serving_request_of(request, std::slice::from_ref(*node))
-                    && request.pointer("/status/certificate").is_some()
-            })
-        };
-        let waiting: Vec<&String> = nodes.iter().filter(|node| !issued(node)).collect();
-        if !waiting.is_empty() {
-            bail!("no serving certificate was issued for {waiting:?}");
-        }
-        Ok(())
-    };
-    until(NODES_WITHIN, all_issued).await
-}
-
-fn is_serving_request_of(request: &Value, nodes: &[String]) -> bool {
-    let text = |pointer: &str| {
-        request
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
-    let node = text("/spec/username").strip_prefix("system:node:");
-    let groups = request.pointer("/spec/groups").and_then(Value::as_array);
-    text("/spec/signerName") == SERVING_SIGNER
-        && node.is_some_and(|node| nodes.iter().any(|known| known == node))
-        && groups.is_some_and(|groups| groups.iter().any(|group| group == "system:nodes"))
-}
-
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.get("items").and_then(Value::as_array).into_iter().flatten()
 }
@@ -412,38 +366,10 @@ mod tests {
 
     use super::*;
 
-    fn request() -> Value {
-        json!({
-            "spec": {
-                "signerName": SERVING_SIGNER,
-                "username": "system:node:node-2",
-                "groups": ["system:nodes", "system:authenticated"],
-            },
-            "status": {"conditions": [{"type": "Approved", "status": "True"}]},
-        })
-    }
-
-    #[test]
-    fn only_a_nodes_own_serving_request_is_approved() {
-        let nodes = ["node-1".to_owned(), "node-2".to_owned()];
-        assert!(is_serving_request_of(&request(), &nodes));
-        assert!(!is_serving_request_of(&request(), &nodes[..1]));
-        for (pointer, other) in [
-            ("/spec/signerName", json!("kubernetes.io/kube-apiserver-client")),
-            ("/spec/username", json!("node-2")),
-            ("/spec/username", json!("system:node:node-3")),
-            ("/spec/groups", json!(["system:authenticated"])),
-        ] {
-            let mut request = request();
-            *request.pointer_mut(pointer).unwrap() = other;
-            assert!(!is_serving_request_of(&request, &nodes), "{pointer}");
-        }
-    }
-
     #[test]
     fn a_condition_counts_when_it_is_true() {
-        assert!(has_condition(&request(), "Approved"));
-        assert!(!has_condition(&request(), "Denied"));
+        let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        assert!(has_condition(&ready, "Ready") && !has_condition(&ready, "DiskPressure"));
         let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
         assert!(!has_condition(&unready, "Ready") && !has_condition(&json!({}), "Ready"));
     }
