@@ -13,6 +13,8 @@ use crate::{command, image, paths};
 /// The image's user: nobody that exists, as the restricted pod security standard wants it.
 const USER: &str = "65532:65532";
 const PACKAGES: [&str; 2] = ["metrics-api", "metricsstack-operator"];
+/// The library's example.
+const NOTES: &str = "notes";
 /// The image's entry point, and the program that `--binaries` needs first.
 const ENTRYPOINT: &str = "/usr/local/bin/metrics-api";
 
@@ -30,20 +32,54 @@ pub fn default_output() -> PathBuf {
 
 /// Builds both programs and packs them. What has not changed is neither built nor written again.
 pub async fn metricsstack(output: &Path, progress: &Progress) -> Result<Image> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args(["build", "--release", "--message-format=json-render-diagnostics"])
-        .args(PACKAGES.iter().flat_map(|package| ["--package", package]))
-        .current_dir(paths::workspace());
+    let mut cargo = cargo_build();
+    cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
     let messages = progress
         .step("building metrics-api and the operator", command::output(cargo))
         .await?;
     pack(executables(&messages), output).await
 }
 
+/// A build of programs that reports where they are.
+fn cargo_build() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--release", "--message-format=json-render-diagnostics"])
+        .current_dir(paths::workspace());
+    cargo
+}
+
 /// Packs programs that were built before: those of the two names in one folder.
 pub async fn metricsstack_of(binaries: &Path, output: &Path) -> Result<Image> {
     pack(PACKAGES.map(|program| binaries.join(program)).to_vec(), output).await
+}
+
+/// The image of the library's example.
+#[must_use]
+pub fn notes_reference() -> String {
+    format!("metricsstack/notes:{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The example of extension-apiserver, built as what it is packed beside.
+pub async fn notes(output: &Path, progress: &Progress) -> Result<Image> {
+    let mut cargo = cargo_build();
+    cargo.args(["--package", "extension-apiserver", "--example", NOTES]);
+    let messages = progress
+        .step("building the library's example", command::output(cargo))
+        .await?;
+    let program = executables(&messages)
+        .into_iter()
+        .find(|program| program.file_name().is_some_and(|name| name == NOTES))
+        .with_context(|| format!("cargo build made no example {NOTES}"))?;
+    let mut files = libraries(&program).await?;
+    files.push(ImageFile::program(program, NOTES));
+    let spec = ImageSpec {
+        references: vec![notes_reference()],
+        files,
+        entrypoint: vec![format!("/usr/local/bin/{NOTES}")],
+        user: Some(USER.to_owned()),
+    };
+    image::write(spec, output.join("notes.tar")).await
 }
 
 /// The load that scenarios put on a cluster.

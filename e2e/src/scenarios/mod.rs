@@ -16,6 +16,7 @@ mod pki;
 mod stack;
 mod wait;
 
+mod aggregated_api;
 mod autoscaling;
 mod bad_flags;
 mod bad_spec;
@@ -166,6 +167,7 @@ scenarios! {
 
     Aggregation Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
     Aggregation Csr "verify-signed" 5 kubelet_certificates::signed_are_verified;
+    Aggregation Csr "aggregated-api" 5 aggregated_api::works_with_kubectl;
     Aggregation Csr "drop-in" 9 drop_in::by_image_only;
 }
 

@@ -129,7 +129,8 @@ impl Run {
         let built = async {
             let tools = tools.ok_or_else(|| anyhow::anyhow!("not run, for there are no tools"))?;
             let metricsstack = images::metricsstack(&output, &self.progress).await?;
-            Ok(vec![metricsstack, images::workload(tools, &output).await?])
+            let notes = images::notes(&output, &self.progress).await?;
+            Ok(vec![metricsstack, notes, images::workload(tools, &output).await?])
         };
         let (built, result) = split(built.await);
         self.report(
