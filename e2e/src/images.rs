@@ -33,6 +33,7 @@ pub fn default_output() -> PathBuf {
 /// Builds both programs and packs them. What has not changed is neither built nor written again.
 pub async fn metricsstack(output: &Path, progress: &Progress) -> Result<Image> {
     let mut cargo = cargo_build();
+    cargo.arg("--release");
     cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
     let messages = progress
         .step("building metrics-api and the operator", command::output(cargo))
@@ -44,7 +45,7 @@ pub async fn metricsstack(output: &Path, progress: &Progress) -> Result<Image> {
 fn cargo_build() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--release", "--message-format=json-render-diagnostics"])
+        .args(["build", "--message-format=json-render-diagnostics"])
         .current_dir(paths::workspace());
     cargo
 }
@@ -60,10 +61,11 @@ pub fn notes_reference() -> String {
     format!("metricsstack/notes:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The example of extension-apiserver, built as what it is packed beside.
+/// The example of extension-apiserver. An example is built with what its crate's tests need, and so without
+/// optimization and as one of the whole workspace, whose tests need the same.
 pub async fn notes(output: &Path, progress: &Progress) -> Result<Image> {
     let mut cargo = cargo_build();
-    cargo.args(["--package", "extension-apiserver", "--example", NOTES]);
+    cargo.args(["--workspace", "--example", NOTES]);
     let messages = progress
         .step("building the library's example", command::output(cargo))
         .await?;
