@@ -20,11 +20,14 @@ use rustls::{ClientConfig, RootCertStore, SignatureScheme, SupportedProtocolVers
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use super::pki::Identity;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// A connection that broke ends at once.
+const ENDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Both TLS versions that are served, with a name for messages.
 pub(super) const TLS_VERSIONS: [(&str, &SupportedProtocolVersion); 2] = [
@@ -114,6 +117,8 @@ pub(super) type Headers<'a> = [(&'a str, &'a str)];
 /// An HTTP/1.1 connection.
 pub(super) struct Connection {
     sender: SendRequest<Empty<Bytes>>,
+    /// Ends with the connection, and knows why that ended.
+    driver: Option<JoinHandle<hyper::Result<()>>>,
     host: String,
 }
 
@@ -125,10 +130,9 @@ impl Connection {
 
     async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, host: &str) -> Result<Self> {
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // Its errors come out of the requests.
-        tokio::spawn(connection);
         Ok(Self {
             sender,
+            driver: Some(tokio::spawn(connection)),
             host: host.to_owned(),
         })
     }
@@ -151,7 +155,18 @@ impl Connection {
             })
         };
         let limited = tokio::time::timeout(TIMEOUT, answering).await;
-        limited.with_context(|| format!("GET {path}: no answer within {TIMEOUT:?}"))?
+        match limited.with_context(|| format!("GET {path}: no answer within {TIMEOUT:?}"))? {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.cause().await.unwrap_or(error)),
+        }
+    }
+
+    /// Why the connection ended, if it did. A request that came too late knows only that it is closed.
+    async fn cause(&mut self) -> Option<anyhow::Error> {
+        let ended = tokio::time::timeout(ENDED_WITHIN, self.driver.as_mut()?).await;
+        let ended = ended.ok()?;
+        self.driver = None;
+        ended.ok()?.err().map(Into::into)
     }
 }
 

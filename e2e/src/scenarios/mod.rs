@@ -27,6 +27,7 @@ mod install;
 mod kubelet_certificates;
 mod numbers;
 mod removal;
+mod removed_authority;
 mod repair;
 mod rolling_restart;
 mod sick_kubelets;
@@ -151,7 +152,7 @@ scenarios! {
 
     MetricsApi Default "rights" 3 boundaries::rights;
     MetricsApi Default "front-proxy" 4 boundaries::front_proxy;
-    MetricsApi Default "removed-authority" 4 boundaries::removed_authority;
+    MetricsApi Default "removed-authority" 4 removed_authority::is_refused;
     MetricsApi Default "sick-kubelets" 6 sick_kubelets::only_they_are_affected;
     MetricsApi Default "kubelet-trust" 5 kubelet_certificates::changes_are_refused;
     MetricsApi Default "bad-flags" 2 bad_flags::end_the_process;
