@@ -82,13 +82,14 @@ impl Applier {
             }
         }
         // Not if the Deployment could not be written: it may still mount what goes here.
-        let unused = applied.errors.is_empty().then_some(&objects.absent);
-        for object in unused.into_iter().flatten() {
-            let result = self.remove(object).await;
-            applied.note(&object.describe(), result)?;
-        }
-        if !self.pruned {
-            self.prune(objects, applied).await?;
+        if applied.errors.is_empty() {
+            for object in &objects.absent {
+                let result = self.remove(object).await;
+                applied.note(&object.describe(), result)?;
+            }
+            if !self.pruned {
+                self.prune(objects, applied).await?;
+            }
         }
         for object in &objects.api_services {
             let result = self.ensure(object, &mut applied.conflicts).await;
