@@ -103,6 +103,10 @@ struct Attempt {
     expected: Expected,
 }
 
+/// How a client sees that the server broke the handshake off. In TLS 1.3 it may be writing its request already, and then
+/// it depends on who is quicker whether it reads the alert.
+const HUNG_UP: [&str; 5] = ["fatal alert", "closed", "reset", "broken pipe", "eof"];
+
 enum Expected {
     Answered,
     /// 403 that names this user.
@@ -259,9 +263,9 @@ async fn judge(attempt: &Attempt, connecting: Result<Connection>) -> Result<()> 
     match (&attempt.expected, answering.await) {
         // In TLS 1.3 the client learns of the refusal with its first read.
         (Expected::NoHandshake, Err(error)) => {
-            let refusal = format!("{error:#}");
+            let refusal = format!("{error:#}").to_lowercase();
             ensure!(
-                refusal.contains("fatal alert"),
+                HUNG_UP.iter().any(|sign| refusal.contains(sign)),
                 "refused by something else than TLS: {refusal}"
             );
             Ok(())
