@@ -195,15 +195,16 @@ impl Reconciler {
         observed.apply_error = (!applied.errors.is_empty()).then(|| applied.errors.join(". "));
 
         let outcome = outcome.as_ref();
+        let diagnosis = diagnose::diagnose(&observed, outcome);
         let status = status::status(
             stack.status.as_ref(),
             stack.metadata.generation,
             &observed,
             outcome,
+            &diagnosis,
             Timestamp::now(),
         );
-        self.tell(stack, &status, &diagnose::findings(&observed, outcome))
-            .await?;
+        self.tell(stack, &status, &diagnosis.findings).await?;
         Ok((status, outcome.ok().map(|plan| plan.next_check)))
     }
 

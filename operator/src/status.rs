@@ -14,7 +14,7 @@ use crate::api::{
 };
 use crate::certificates::KeyPair;
 use crate::desired;
-use crate::diagnose::{self, Finding, Kubelets, Reason, Severity};
+use crate::diagnose::{self, Diagnosis, Finding, Kubelets, Reason, Severity};
 use crate::observe::{ObserveError, Observed};
 use crate::plan::{self, Plan, Refusal};
 
@@ -30,24 +30,24 @@ pub fn status(
     generation: Option<i64>,
     observed: &Observed,
     outcome: Result<&Plan, &Refusal>,
+    diagnosis: &Diagnosis,
     now: Timestamp,
 ) -> MetricsStackStatus {
-    let findings = diagnose::findings(observed, outcome);
-    let kubelets = diagnose::survey(observed, outcome.ok());
+    let Diagnosis { findings, kubelets } = diagnosis;
     // What is made but not kept is made anew in the next turn: it is nothing to tell of.
     let generation = acted_on(previous, generation, observed, outcome);
     let kept = outcome.is_ok_and(|plan| plan.renewed.is_empty())
         || (observed.conflicts.is_empty() && observed.apply_error.is_none());
     let certificates = certificates(previous, outcome, kept);
     let judged = [
-        conditions::aggregation(observed, &findings),
-        conditions::certificates_ready(outcome, kept, &findings),
-        conditions::metrics_api_ready(observed, outcome, &findings),
-        conditions::kubelets_reachable(observed, &kubelets),
+        conditions::aggregation(observed, findings),
+        conditions::certificates_ready(outcome, kept, findings),
+        conditions::metrics_api_ready(observed, outcome, findings),
+        conditions::kubelets_reachable(observed, kubelets),
         conditions::available(observed, outcome),
     ];
-    let ready = conditions::ready(&judged, &findings, &kubelets);
-    let degraded = conditions::degraded(&findings);
+    let ready = conditions::ready(&judged, findings, kubelets);
+    let degraded = conditions::degraded(findings);
     let conditions = [ready].into_iter().chain(judged).chain([degraded]);
     MetricsStackStatus {
         observed_generation: generation,
@@ -67,7 +67,7 @@ pub fn status(
             .map(|certificate| certificate.not_after.clone())
             .min(),
         certificates,
-        kubelets: Some(kubelets_status(previous, &kubelets)),
+        kubelets: Some(kubelets_status(previous, kubelets)),
     }
 }
 

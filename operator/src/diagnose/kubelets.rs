@@ -60,8 +60,7 @@ struct Verdict<'a> {
 }
 
 /// Counts what the replicas report.
-#[must_use]
-pub fn survey(observed: &Observed, plan: Option<&Plan>) -> Kubelets {
+pub(super) fn survey(observed: &Observed, plan: Option<&Plan>) -> Kubelets {
     let resolution = plan.map_or(15, |plan| plan.metrics_api.resolution.as_secs());
     let patience = SignedDuration::from_secs(
         i64::try_from(resolution)

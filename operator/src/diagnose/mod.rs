@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::ResourceExt as _;
 
-pub use kubelets::{FailingGroup, Kubelets, survey};
+use kubelets::survey;
+pub use kubelets::{FailingGroup, Kubelets};
 pub use table::{Entry, Reason};
 
 use crate::api::TlsMode;
@@ -67,9 +68,24 @@ impl Finding {
     }
 }
 
-/// Everything found, the most important first.
+/// What was found out of everything observed.
+#[derive(Clone, Debug)]
+pub struct Diagnosis {
+    /// The most important first.
+    pub findings: Vec<Finding>,
+    /// The kubelets, counted.
+    pub kubelets: Kubelets,
+}
+
+/// Looks at everything observed, once a turn.
 #[must_use]
-pub fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>) -> Vec<Finding> {
+pub fn diagnose(observed: &Observed, outcome: Result<&Plan, &Refusal>) -> Diagnosis {
+    let kubelets = survey(observed, outcome.ok());
+    let findings = findings(observed, outcome, &kubelets);
+    Diagnosis { findings, kubelets }
+}
+
+fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>, kubelets: &Kubelets) -> Vec<Finding> {
     let mut findings = Vec::new();
     match outcome {
         Ok(plan) => {
@@ -115,7 +131,7 @@ pub fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>) -> Vec<Fi
     {
         findings.push(read_failed(observed, version, reason));
     }
-    of_kubelets(observed, outcome, &mut findings);
+    of_kubelets(observed, outcome, kubelets, &mut findings);
     findings.sort_by_key(|finding| (finding.severity, finding.reason));
     findings
 }
@@ -148,8 +164,12 @@ fn of_registration(registration: &Registration, findings: &mut Vec<Finding>) {
     }
 }
 
-fn of_kubelets(observed: &Observed, outcome: Result<&Plan, &Refusal>, findings: &mut Vec<Finding>) {
-    let kubelets = survey(observed, outcome.ok());
+fn of_kubelets(
+    observed: &Observed,
+    outcome: Result<&Plan, &Refusal>,
+    kubelets: &Kubelets,
+    findings: &mut Vec<Finding>,
+) {
     let severity = if kubelets.answering == 0 {
         Severity::Failure
     } else {

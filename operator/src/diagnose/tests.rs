@@ -28,7 +28,7 @@ fn planned(spec: &serde_json::Value, observed: &Observed) -> Result<Plan, Refusa
 }
 
 fn found(spec: &serde_json::Value, observed: &Observed) -> Vec<Finding> {
-    findings(observed, planned(spec, observed).as_ref())
+    diagnose(observed, planned(spec, observed).as_ref()).findings
 }
 
 /// Reason, severity and evidence, a line each.

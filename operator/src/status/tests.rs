@@ -90,6 +90,17 @@ fn working() -> Observed {
     }
 }
 
+fn status(
+    previous: Option<&MetricsStackStatus>,
+    generation: Option<i64>,
+    observed: &Observed,
+    outcome: Result<&Plan, &Refusal>,
+    now: Timestamp,
+) -> MetricsStackStatus {
+    let diagnosis = diagnose::diagnose(observed, outcome);
+    super::status(previous, generation, observed, outcome, &diagnosis, now)
+}
+
 fn of(spec: &serde_json::Value, observed: &Observed) -> MetricsStackStatus {
     status(None, Some(7), observed, planned(spec, observed).as_ref(), at(0))
 }
