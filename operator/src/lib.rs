@@ -16,6 +16,8 @@ pub mod events;
 #[cfg(test)]
 mod fake;
 pub mod finalize;
+#[cfg(test)]
+mod fixtures;
 mod kinds;
 mod lease;
 pub mod metrics;

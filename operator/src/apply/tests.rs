@@ -1,26 +1,18 @@
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
-use crate::api::MetricsStack;
 use crate::desired::objects;
 use crate::fake::{Fake, status};
+use crate::fixtures::planned;
 use crate::observe::Observed;
-use crate::plan::{Environment, Registration, plan};
+use crate::plan::Registration;
 
 const SERVICE: &str = "/api/v1/namespaces/ns/services/metrics-api";
 const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/metricsstack:metrics-api";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/ns/deployments/metrics-api";
 
 fn wanted(registration: Registration) -> Objects {
-    let stack: MetricsStack = serde_json::from_value(json!({
-        "apiVersion": "metricsstack.dev/v1alpha1", "kind": "MetricsStack",
-        "metadata": {"name": "default"}, "spec": {},
-    }))
-    .unwrap();
-    let environment = Environment::new("ns", "image");
-    let now = Timestamp::from_second(1_790_000_000).unwrap();
-    let mut plan = plan(&stack, None, &Observed::default(), &environment, now).unwrap();
+    let mut plan = planned(&json!({}), &Observed::default()).unwrap();
     plan.registration = registration;
     objects(&plan)
 }

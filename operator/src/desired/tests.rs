@@ -1,27 +1,13 @@
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::fixtures::{now, stack};
 use crate::observe::{NodeFacts, Observed};
 use crate::plan::{self, Environment};
 
 pub(super) fn planned(spec: &Value, observed: &Observed) -> Plan {
-    let stack = serde_json::from_value(json!({
-        "apiVersion": "metricsstack.dev/v1alpha1",
-        "kind": "MetricsStack",
-        "metadata": {"name": "default"},
-        "spec": spec,
-    }))
-    .unwrap();
     let environment = Environment::new("monitoring", "registry.test/metricsstack:1");
-    plan::plan(
-        &stack,
-        None,
-        observed,
-        &environment,
-        Timestamp::from_second(1_790_000_000).unwrap(),
-    )
-    .unwrap()
+    plan::plan(&stack(spec), None, observed, &environment, now()).unwrap()
 }
 
 pub(super) fn two_nodes() -> Observed {

@@ -286,3 +286,6 @@ fn kubelet(class: ErrorClass) -> (&'static str, &'static str) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,31 +1,9 @@
-use contract::report::{ErrorClass, NodeError, NodeReport, NodeState, TlsState};
-use jiff::Timestamp;
+use contract::report::{ErrorClass, NodeError, NodeState, TlsState};
 use serde_json::json;
 
 use super::*;
-use crate::api::MetricsStack;
-use crate::observe::{Conflict, NodeFacts, Replica};
-use crate::plan::{self, Environment};
-
-const FINDINGS_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/findings.md");
-
-fn planned(spec: &serde_json::Value, observed: &Observed) -> Result<Plan, Refusal> {
-    let stack: MetricsStack = serde_json::from_value(json!({
-        "apiVersion": "metricsstack.dev/v1alpha1",
-        "kind": "MetricsStack",
-        "metadata": {"name": "default"},
-        "spec": spec,
-    }))
-    .unwrap();
-    let environment = Environment::new("ns", "image");
-    plan::plan(
-        &stack,
-        None,
-        observed,
-        &environment,
-        Timestamp::from_second(1_790_000_000).unwrap(),
-    )
-}
+use crate::fixtures::{self, planned, replica, two_nodes};
+use crate::observe::{Conflict, Replica};
 
 fn found(spec: &serde_json::Value, observed: &Observed) -> Vec<Finding> {
     diagnose(observed, planned(spec, observed).as_ref()).findings
@@ -49,17 +27,6 @@ fn lines(findings: &[Finding]) -> String {
 
 fn healthy() -> Observed {
     Observed {
-        nodes: ["a", "b"]
-            .map(|name| NodeFacts {
-                name: name.to_owned(),
-                ..NodeFacts::default()
-            })
-            .to_vec(),
-        authentication: serde_json::from_value(json!({"data": {
-            "requestheader-client-ca-file": "-----BEGIN CERTIFICATE-----\n",
-            "requestheader-allowed-names": "[\"front-proxy-client\"]",
-        }}))
-        .unwrap(),
         pods: vec![pod(
             "metrics-api-1",
             &json!({"conditions": [{"type": "Ready", "status": "True"}]}),
@@ -70,31 +37,16 @@ fn healthy() -> Observed {
             node("b", TlsState::Verified, None),
         ])],
         read: Read::Succeeded,
-        ..Observed::default()
+        ..two_nodes()
     }
 }
 
 fn node(name: &str, tls: TlsState, error: Option<ErrorClass>) -> NodeState {
-    NodeState {
-        name: name.to_owned(),
-        address: Some("10.0.0.1:10250".to_owned()),
-        tls,
-        last_success: error.is_none().then(|| "2026-11-24T05:00:00Z".to_owned()),
-        last_attempt: Some("2026-11-24T05:00:00Z".to_owned()),
-        latency_ms: None,
-        source: None,
-        error: error.map(|class| NodeError {
-            class,
-            message: format!("what {name} did"),
-        }),
-    }
-}
-
-fn replica(nodes: Vec<NodeState>) -> Replica {
-    Replica {
-        pod: "metrics-api-1".to_owned(),
-        report: Ok(NodeReport { nodes }),
-    }
+    let error = error.map(|class| NodeError {
+        class,
+        message: format!("what {name} did"),
+    });
+    fixtures::node(name, tls, error)
 }
 
 fn pod(name: &str, status: &serde_json::Value) -> k8s_openapi::api::core::v1::Pod {
@@ -410,61 +362,4 @@ fn an_insecure_mode_is_said() {
         lines(&findings),
         "Note KubeletsNotVerified: 2 kubelets are believed unseen"
     );
-}
-
-/// The page of the documentation that lists them all.
-fn page() -> String {
-    let mut page = "# Findings\n\n\
-        Every reason that a `MetricsStack`'s status and events can name, the most severe first. This page is made from the\n\
-        operator's own table: `INSTA_UPDATE=always cargo test -p metricsstack-operator findings`.\n"
-        .to_owned();
-    for reason in Reason::all() {
-        let entry = reason.entry();
-        page += &[
-            "\n## ",
-            &reason.name(),
-            "\n\n",
-            entry.cause,
-            "\n\n**What to do:** ",
-            entry.remedy,
-            "\n",
-        ]
-        .concat();
-    }
-    page
-}
-
-#[test]
-fn the_page_of_findings_is_fresh() {
-    let page = page();
-    if std::env::var("INSTA_UPDATE").as_deref() == Ok("always") {
-        std::fs::write(FINDINGS_FILE, &page).unwrap();
-    }
-    let found = std::fs::read_to_string(FINDINGS_FILE).unwrap_or_default();
-    assert!(
-        found == page,
-        "docs/findings.md is stale; renew it with\nINSTA_UPDATE=always cargo test -p metricsstack-operator findings"
-    );
-}
-
-#[test]
-fn reasons_are_distinct_camel_case_words_with_a_remedy() {
-    let mut names = std::collections::BTreeSet::new();
-    for reason in Reason::all() {
-        let name = reason.name();
-        // What Kubernetes takes as a condition's reason.
-        assert!(
-            name.starts_with(|c: char| c.is_ascii_uppercase())
-                && name.chars().all(|c| c.is_ascii_alphanumeric())
-        );
-        let entry = reason.entry();
-        assert!(
-            entry.cause.ends_with('.') && entry.remedy.ends_with('.'),
-            "{name}"
-        );
-        // An event's note holds 1024 bytes.
-        assert!(entry.cause.len() + entry.remedy.len() < 700, "{name}");
-        assert!(names.insert(name));
-    }
-    assert_eq!(names.len(), 17 + ErrorClass::ALL.len());
 }

@@ -5,24 +5,11 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use super::*;
+use crate::fixtures::{now, stack};
 use crate::observe::NodeFacts;
 
 fn environment() -> Environment {
     Environment::new("monitoring", "registry.test/metricsstack:1")
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_second(1_790_000_000).unwrap()
-}
-
-fn stack(spec: &Value) -> MetricsStack {
-    serde_json::from_value(json!({
-        "apiVersion": "metricsstack.dev/v1alpha1",
-        "kind": "MetricsStack",
-        "metadata": {"name": "default"},
-        "spec": spec,
-    }))
-    .unwrap()
 }
 
 fn planned(spec: &Value, observed: &Observed) -> Result<Plan, Refusal> {

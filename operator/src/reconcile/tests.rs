@@ -1,3 +1,6 @@
+mod blindness;
+mod refusal;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -122,103 +125,6 @@ async fn from_an_empty_cluster_to_a_quiet_one() {
 }
 
 #[tokio::test]
-async fn an_unreadable_secret_is_not_an_absent_one() {
-    let (fake, mut reconciler) = cluster(&json!({}));
-    fake.always(
-        &format!("GET {CA}"),
-        403,
-        status(403, "Forbidden", "secrets is forbidden"),
-    );
-    let error = reconciler.reconcile().await.unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "failed to read the certificate authority's Secret: secrets is forbidden (403)"
-    );
-    let writes = fake.writes();
-    let changes: Vec<_> = writes
-        .iter()
-        .filter(|write| !write.starts_with("POST "))
-        .collect();
-    let only = [format!("PATCH {STACK}"), format!("PATCH {STACK}/status")];
-    assert_eq!(
-        changes,
-        only.iter().collect::<Vec<_>>(),
-        "the finalizer and the status"
-    );
-    let unknown = ("Unknown".to_owned(), "NotObserved".to_owned());
-    assert_eq!(condition(&fake, "Ready"), unknown);
-    reconciler.reconcile().await.unwrap_err();
-    assert_eq!(fake.writes(), [""; 0], "said once");
-}
-
-#[tokio::test]
-async fn a_working_stack_that_cannot_be_looked_after_any_more_does_not_go_on_saying_that_it_is_ready() {
-    let (fake, mut reconciler) = working().await;
-    assert_eq!(condition(&fake, "Available").0, "True");
-    fake.always(
-        &format!("GET {CA}"),
-        500,
-        status(500, "InternalError", "etcd is away"),
-    );
-    reconciler.reconcile().await.unwrap_err();
-    assert_eq!(condition(&fake, "Available").0, "True", "one hiccup is no news");
-    reconciler.reconcile().await.unwrap_err();
-    for kind in ["Ready", "Available", "CertificatesReady"] {
-        assert_eq!(condition(&fake, kind).0, "Unknown", "{kind}");
-    }
-    let said = fake.get(STACK).unwrap()["status"]["findings"].to_string();
-    assert!(said.contains("etcd is away"), "{said}");
-    fake.answer_again(&format!("GET {CA}"));
-    reconciler.reconcile().await.unwrap();
-    assert_eq!(condition(&fake, "Available").0, "True");
-}
-
-#[tokio::test]
-async fn what_only_the_diagnosis_needs_keeps_nothing_from_being_put_right() {
-    for path in [
-        "/api/v1/nodes",
-        "/api/v1/namespaces/ns/pods",
-        "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices",
-        "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
-    ] {
-        let (fake, mut reconciler) = working().await;
-        let deployment = fake.get(DEPLOYMENT).unwrap()["spec"].clone();
-        fake.always(&format!("GET {path}"), 403, status(403, "Forbidden", "no right"));
-        fake.remove(SERVING);
-        fake.writes();
-        reconciler.reconcile().await.unwrap();
-        assert!(fake.get(SERVING).is_some(), "{path}");
-        assert_eq!(condition(&fake, "Available").0, "True", "{path}");
-        // The same by an operator that has just started and knows nothing.
-        let mut restarted = reconciler_for(&fake);
-        restarted.reconcile().await.unwrap();
-        assert_eq!(fake.get(DEPLOYMENT).unwrap()["spec"], deployment, "{path}");
-        assert_eq!(
-            condition(&fake, "Degraded"),
-            ("True".to_owned(), "NotObserved".to_owned()),
-            "{path}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_deployment_that_cannot_be_seen_is_unknown_and_the_rest_is_kept() {
-    let (fake, mut reconciler) = working().await;
-    fake.always(
-        &format!("GET {DEPLOYMENT}"),
-        403,
-        status(403, "Forbidden", "no right"),
-    );
-    fake.remove(SERVING);
-    reconciler.reconcile().await.unwrap();
-    assert!(fake.get(SERVING).is_some());
-    assert_eq!(
-        condition(&fake, "MetricsApiReady"),
-        ("Unknown".to_owned(), "NotObserved".to_owned())
-    );
-}
-
-#[tokio::test]
 async fn a_version_of_somebody_else_is_left_alone_and_named() {
     let (fake, mut reconciler) = cluster(&json!({}));
     endpoint_is_ready(&fake);
@@ -233,70 +139,6 @@ async fn a_version_of_somebody_else_is_left_alone_and_named() {
     assert_eq!(condition(&fake, "Available").0, "False");
     let status = fake.get(STACK).unwrap()["status"].to_string();
     assert!(status.contains("kube-system/metrics-server"), "{status}");
-}
-
-#[tokio::test]
-async fn a_refused_spec_leaves_what_runs_and_says_why() {
-    let (fake, mut reconciler) = cluster(&json!({}));
-    endpoint_is_ready(&fake);
-    reconciler.reconcile().await.unwrap();
-    let mut stack = fake.get(STACK).unwrap();
-    stack["spec"] = json!({"kubelet": {"tls": {"caBundle": {"inline": "no certificate"}}}});
-    fake.put(STACK, stack);
-    fake.writes();
-    reconciler.reconcile().await.unwrap();
-    let writes = fake.writes();
-    assert!(
-        writes
-            .iter()
-            .all(|write| write.starts_with("POST ") || write == &format!("PATCH {STACK}/status")),
-        "{writes:?}"
-    );
-    assert_eq!(
-        condition(&fake, "Ready"),
-        ("False".to_owned(), "InvalidSpec".to_owned())
-    );
-    assert_eq!(
-        condition(&fake, "Available").0,
-        "True",
-        "what ran before still answers"
-    );
-    let status = fake.get(STACK).unwrap()["status"].to_string();
-    assert!(status.contains("spec.kubelet.tls.caBundle"), "{status}");
-}
-
-#[tokio::test]
-async fn under_a_refused_spec_what_runs_is_kept_and_renewed() {
-    for restarts in [false, true] {
-        let (fake, mut reconciler) = working().await;
-        let mut stack = fake.get(STACK).unwrap();
-        stack["spec"] =
-            json!({"certificates": {"leafValidity": "never"}, "kubelet": {"tls": {"mode": "Verify"}}});
-        fake.put(STACK, stack);
-        let registration = format!("{APISERVICES}/v1.metrics.k8s.io");
-        let (ca, deployment) = (fake.get(CA).unwrap(), fake.get(DEPLOYMENT).unwrap());
-        let bundle = fake.get(&registration).unwrap()["spec"]["caBundle"].clone();
-        let mut spoilt = fake.get(&registration).unwrap();
-        spoilt["spec"]["caBundle"] = json!("eA==");
-        fake.put(&registration, spoilt);
-        fake.remove(SERVING);
-        if restarts {
-            reconciler = reconciler_for(&fake);
-        } else {
-            // What is only known from the spec is known as long as the process runs.
-            fake.remove(DEPLOYMENT);
-        }
-        reconciler.reconcile().await.unwrap();
-        assert_eq!(fake.get(CA).unwrap()["data"], ca["data"]);
-        assert!(fake.get(SERVING).is_some());
-        assert_eq!(fake.get(&registration).unwrap()["spec"]["caBundle"], bundle);
-        assert_eq!(fake.get(DEPLOYMENT).unwrap()["spec"], deployment["spec"]);
-        assert_eq!(
-            condition(&fake, "Ready"),
-            ("False".to_owned(), "InvalidSpec".to_owned())
-        );
-        assert_eq!(condition(&fake, "CertificatesReady").0, "True");
-    }
 }
 
 #[tokio::test]
@@ -318,16 +160,6 @@ async fn what_the_status_says_of_the_deployment_is_of_after_the_write() {
 }
 
 #[tokio::test]
-async fn a_refused_spec_makes_nothing_where_nothing_ran() {
-    let (fake, mut reconciler) = cluster(&json!({"metricsApi": {"resolution": "1s"}}));
-    reconciler.reconcile().await.unwrap();
-    assert!(fake.get(CA).is_none());
-    assert_eq!(condition(&fake, "CertificatesReady").0, "Unknown");
-    let status = fake.get(STACK).unwrap()["status"].to_string();
-    assert!(status.contains("spec.metricsApi.resolution"), "{status}");
-}
-
-#[tokio::test]
 async fn reports_are_read_with_the_authority_that_comes_back() {
     let (fake, mut reconciler) = working().await;
     fake.put(
@@ -344,38 +176,6 @@ async fn reports_are_read_with_the_authority_that_comes_back() {
     reconciler.reconcile().await.unwrap();
     let said = fake.get(STACK).unwrap()["status"]["findings"].to_string();
     assert!(said.contains("no token"), "asked with the authority: {said}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_failed_read_is_no_news_and_two_are() {
-    let (fake, mut reconciler) = working().await;
-    let list = "GET /apis/metrics.k8s.io/v1/nodes";
-    let away = status(503, "ServiceUnavailable", "connection lost");
-    fake.once(list, 503, away.clone());
-    reconciler.reconcile().await.unwrap();
-    assert_eq!(condition(&fake, "Available").0, "True");
-    fake.always(list, 503, away);
-    reconciler.reconcile().await.unwrap();
-    assert_eq!(condition(&fake, "Available").0, "False");
-}
-
-#[tokio::test]
-async fn what_the_server_refuses_becomes_a_finding_with_field_and_message() {
-    let (fake, mut reconciler) = cluster(&json!({}));
-    let message = "Deployment.apps \"metrics-api\" is invalid: spec.template.spec.containers[0].resources.requests: \
-                   Invalid value: \"2\": must be less than or equal to cpu limit of 1";
-    fake.always(
-        "PATCH /apis/apps/v1/namespaces/ns/deployments/metrics-api",
-        422,
-        status(422, "Invalid", message),
-    );
-    reconciler.reconcile().await.unwrap();
-    assert_eq!(condition(&fake, "Ready").0, "False");
-    let findings = fake.get(STACK).unwrap()["status"]["findings"].to_string();
-    assert!(
-        findings.contains("resources.requests") && findings.contains("less than or equal"),
-        "{findings}"
-    );
 }
 
 #[tokio::test]

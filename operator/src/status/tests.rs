@@ -1,49 +1,21 @@
-use contract::report::{ErrorClass, NodeError, NodeReport, NodeState, TlsState};
+use contract::report::{ErrorClass, NodeError, NodeState, TlsState};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 
 use super::*;
-use crate::api::MetricsStack;
-use crate::observe::{NodeFacts, Part, Read, Replica};
-use crate::plan::Environment;
+use crate::fixtures::{self, planned, replica, two_nodes};
+use crate::observe::{Part, Read};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_790_000_000 + second).unwrap()
 }
 
-fn planned(spec: &serde_json::Value, observed: &Observed) -> Result<Plan, Refusal> {
-    let stack: MetricsStack = serde_json::from_value(json!({
-        "apiVersion": "metricsstack.dev/v1alpha1",
-        "kind": "MetricsStack",
-        "metadata": {"name": "default"},
-        "spec": spec,
-    }))
-    .unwrap();
-    let environment = Environment::new("ns", "image");
-    plan::plan(&stack, None, observed, &environment, at(0))
-}
-
 fn node(name: &str, tls: TlsState, error: Option<&str>) -> NodeState {
-    NodeState {
-        name: name.to_owned(),
-        address: None,
-        tls,
-        last_success: error.is_none().then(|| "2026-11-24T05:00:00Z".to_owned()),
-        last_attempt: Some("2026-11-24T05:00:00Z".to_owned()),
-        latency_ms: None,
-        source: None,
-        error: error.map(|message| NodeError {
-            class: ErrorClass::Timeout,
-            message: message.to_owned(),
-        }),
-    }
-}
-
-fn replicas(nodes: Vec<NodeState>) -> Vec<Replica> {
-    vec![Replica {
-        pod: "metrics-api-1".to_owned(),
-        report: Ok(NodeReport { nodes }),
-    }]
+    let error = error.map(|message| NodeError {
+        class: ErrorClass::Timeout,
+        message: message.to_owned(),
+    });
+    fixtures::node(name, tls, error)
 }
 
 fn working() -> Observed {
@@ -63,17 +35,6 @@ fn working() -> Observed {
         .unwrap()
     };
     Observed {
-        nodes: ["a", "b"]
-            .map(|name| NodeFacts {
-                name: name.to_owned(),
-                ..NodeFacts::default()
-            })
-            .to_vec(),
-        authentication: serde_json::from_value(json!({"data": {
-            "requestheader-client-ca-file": "-----BEGIN CERTIFICATE-----\n",
-            "requestheader-allowed-names": "[\"front-proxy-client\"]",
-        }}))
-        .unwrap(),
         deployment: serde_json::from_value(json!({
             "spec": {"replicas": 2, "selector": {}, "template": {}},
             "status": {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2},
@@ -81,12 +42,12 @@ fn working() -> Observed {
         .unwrap(),
         ready_endpoints: 2,
         api_services: vec![api_service("v1beta1"), api_service("v1")],
-        replicas: replicas(vec![
+        replicas: vec![replica(vec![
             node("a", TlsState::Pinned, None),
             node("b", TlsState::Pinned, None),
-        ]),
+        ])],
         read: Read::Succeeded,
-        ..Observed::default()
+        ..two_nodes()
     }
 }
 
@@ -219,7 +180,7 @@ fn one_sick_node_degrades_and_no_more() {
     let status = of(
         &json!({}),
         &Observed {
-            replicas: replicas(nodes),
+            replicas: vec![replica(nodes)],
             ..working()
         },
     );
@@ -235,7 +196,7 @@ fn no_kubelet_that_answers_is_not_ready() {
     let status = of(
         &json!({}),
         &Observed {
-            replicas: replicas(nodes),
+            replicas: vec![replica(nodes)],
             ..working()
         },
     );
@@ -334,10 +295,10 @@ fn a_transition_is_dated_and_the_others_keep_their_dates() {
 fn messages_that_differ_from_try_to_try_do_not_change_the_status() {
     let plan = planned(&json!({}), &working());
     let slow = |message: &str| Observed {
-        replicas: replicas(vec![
+        replicas: vec![replica(vec![
             node("a", TlsState::Verified, Some(message)),
             node("b", TlsState::Verified, None),
-        ]),
+        ])],
         ..working()
     };
     let before = status(None, Some(1), &slow("after 10.001 s"), plan.as_ref(), at(0));

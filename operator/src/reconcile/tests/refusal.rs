@@ -1,0 +1,96 @@
+//! A spec that cannot be, and what kube-apiserver refuses.
+
+use super::*;
+
+#[tokio::test]
+async fn a_refused_spec_leaves_what_runs_and_says_why() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    endpoint_is_ready(&fake);
+    reconciler.reconcile().await.unwrap();
+    let mut stack = fake.get(STACK).unwrap();
+    stack["spec"] = json!({"kubelet": {"tls": {"caBundle": {"inline": "no certificate"}}}});
+    fake.put(STACK, stack);
+    fake.writes();
+    reconciler.reconcile().await.unwrap();
+    let writes = fake.writes();
+    assert!(
+        writes
+            .iter()
+            .all(|write| write.starts_with("POST ") || write == &format!("PATCH {STACK}/status")),
+        "{writes:?}"
+    );
+    assert_eq!(
+        condition(&fake, "Ready"),
+        ("False".to_owned(), "InvalidSpec".to_owned())
+    );
+    assert_eq!(
+        condition(&fake, "Available").0,
+        "True",
+        "what ran before still answers"
+    );
+    let status = fake.get(STACK).unwrap()["status"].to_string();
+    assert!(status.contains("spec.kubelet.tls.caBundle"), "{status}");
+}
+
+#[tokio::test]
+async fn under_a_refused_spec_what_runs_is_kept_and_renewed() {
+    for restarts in [false, true] {
+        let (fake, mut reconciler) = working().await;
+        let mut stack = fake.get(STACK).unwrap();
+        stack["spec"] =
+            json!({"certificates": {"leafValidity": "never"}, "kubelet": {"tls": {"mode": "Verify"}}});
+        fake.put(STACK, stack);
+        let registration = format!("{APISERVICES}/v1.metrics.k8s.io");
+        let (ca, deployment) = (fake.get(CA).unwrap(), fake.get(DEPLOYMENT).unwrap());
+        let bundle = fake.get(&registration).unwrap()["spec"]["caBundle"].clone();
+        let mut spoilt = fake.get(&registration).unwrap();
+        spoilt["spec"]["caBundle"] = json!("eA==");
+        fake.put(&registration, spoilt);
+        fake.remove(SERVING);
+        if restarts {
+            reconciler = reconciler_for(&fake);
+        } else {
+            // What is only known from the spec is known as long as the process runs.
+            fake.remove(DEPLOYMENT);
+        }
+        reconciler.reconcile().await.unwrap();
+        assert_eq!(fake.get(CA).unwrap()["data"], ca["data"]);
+        assert!(fake.get(SERVING).is_some());
+        assert_eq!(fake.get(&registration).unwrap()["spec"]["caBundle"], bundle);
+        assert_eq!(fake.get(DEPLOYMENT).unwrap()["spec"], deployment["spec"]);
+        assert_eq!(
+            condition(&fake, "Ready"),
+            ("False".to_owned(), "InvalidSpec".to_owned())
+        );
+        assert_eq!(condition(&fake, "CertificatesReady").0, "True");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_spec_makes_nothing_where_nothing_ran() {
+    let (fake, mut reconciler) = cluster(&json!({"metricsApi": {"resolution": "1s"}}));
+    reconciler.reconcile().await.unwrap();
+    assert!(fake.get(CA).is_none());
+    assert_eq!(condition(&fake, "CertificatesReady").0, "Unknown");
+    let status = fake.get(STACK).unwrap()["status"].to_string();
+    assert!(status.contains("spec.metricsApi.resolution"), "{status}");
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_becomes_a_finding_with_field_and_message() {
+    let (fake, mut reconciler) = cluster(&json!({}));
+    let message = "Deployment.apps \"metrics-api\" is invalid: spec.template.spec.containers[0].resources.requests: \
+                   Invalid value: \"2\": must be less than or equal to cpu limit of 1";
+    fake.always(
+        "PATCH /apis/apps/v1/namespaces/ns/deployments/metrics-api",
+        422,
+        status(422, "Invalid", message),
+    );
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(condition(&fake, "Ready").0, "False");
+    let findings = fake.get(STACK).unwrap()["status"]["findings"].to_string();
+    assert!(
+        findings.contains("resources.requests") && findings.contains("less than or equal"),
+        "{findings}"
+    );
+}
