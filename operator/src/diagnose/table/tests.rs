@@ -5,7 +5,7 @@ const FINDINGS_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/findin
 /// The page of the documentation that lists them all.
 fn page() -> String {
     let mut page = "# Findings\n\n\
-        Every reason that a `MetricsStack`'s status and events can name, the most severe first. This page is made from the\n\
+        Everything that `status.findings` of a `MetricsStack` can name, the most severe first. This page is made from the\n\
         operator's own table: `INSTA_UPDATE=always cargo test -p metricsstack-operator findings`.\n"
         .to_owned();
     for reason in Reason::all() {
