@@ -37,9 +37,14 @@ pub(crate) fn our_label() -> String {
     format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY)
 }
 
+/// Name of the `APIService` of a version of the group.
+pub(crate) fn api_service_name(version: &str) -> String {
+    format!("{version}.{}", names::METRICS_GROUP)
+}
+
 /// Names of the `APIServices` of the group.
 pub(crate) fn api_service_names() -> [String; 2] {
-    names::METRICS_VERSIONS.map(|version| format!("{version}.{}", names::METRICS_GROUP))
+    names::METRICS_VERSIONS.map(api_service_name)
 }
 
 /// The objects of a kind, in `namespace` or without one.

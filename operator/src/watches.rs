@@ -62,6 +62,11 @@ pub(crate) fn start(client: &Client, namespace: &str, wake: &Arc<Notify>) -> Joi
     watches.tasks
 }
 
+/// What a watch takes of a kind.
+trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+
+impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Watched for K {}
+
 struct Watches<'a> {
     client: &'a Client,
     namespace: &'a str,
@@ -72,26 +77,14 @@ struct Watches<'a> {
 impl Watches<'_> {
     fn own<K>(&mut self, config: watcher::Config)
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Watched + Resource<Scope = NamespaceResourceScope>,
     {
         self.within::<K>(self.namespace, config);
     }
 
     fn within<K>(&mut self, namespace: &str, config: watcher::Config)
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Watched + Resource<Scope = NamespaceResourceScope>,
     {
         let api: Api<PartialObjectMeta<K>> = Api::namespaced(self.client.clone(), namespace);
         self.tasks
@@ -100,13 +93,7 @@ impl Watches<'_> {
 
     fn cluster_wide<K>(&mut self, config: watcher::Config)
     where
-        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Watched + Resource<Scope = ClusterResourceScope>,
     {
         let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
         self.tasks
@@ -134,7 +121,7 @@ fn asked(metadata: &ObjectMeta) -> impl PartialEq + use<> {
 
 async fn watch<K>(api: Api<PartialObjectMeta<K>>, config: watcher::Config, wake: Arc<Notify>, wakes: Wakes)
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Watched,
 {
     let kind = K::kind(&());
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 
 /// Time to reach kube-apiserver; above it the next try is better than waiting on.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,14 +29,6 @@ pub enum ConnectError {
     /// This is not a pod, or one without a service account's token.
     #[error("not in a pod of a cluster, and no --kubeconfig given")]
     InCluster(#[source] kube::config::InClusterError),
-    /// What was read does not make a client.
-    #[error("failed to set up a client for {url}")]
-    Client {
-        /// kube-apiserver's address.
-        url: String,
-        /// Why.
-        source: Box<kube::Error>,
-    },
 }
 
 /// Makes aws-lc-rs the process's TLS implementation. To be called before anything else uses TLS; later calls do
@@ -68,16 +60,6 @@ pub async fn config(kubeconfig: Option<&Path>) -> Result<Config, ConnectError> {
     Ok(config)
 }
 
-/// A client for `kubeconfig`'s current context, or for the pod's cluster when `None`. Nothing is sent yet.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
-    let config = config(kubeconfig).await?;
-    let url = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|source| ConnectError::Client {
-        url,
-        source: Box::new(source),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,7 +82,7 @@ users: [{name: u, user: {token: t}}]
         assert_eq!(config.default_namespace, "apart");
         assert_eq!(config.read_timeout, Some(READ_TIMEOUT));
         install_crypto_provider();
-        assert!(connect(Some(file.path())).await.is_ok());
+        assert!(kube::Client::try_from(config).is_ok());
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! ([`shutdown`]), the way to the cluster ([`client`]) and a plain port for probes and metrics ([`admin`]).
 //!
 //! The order in a `main`: [`telemetry::init`], [`client::install_crypto_provider`], [`shutdown::on_signals`],
-//! [`client::connect`].
+//! [`client::config`].
 
 pub mod admin;
 pub mod client;

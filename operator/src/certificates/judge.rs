@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use contract::names;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use rustls::RootCertStore;
@@ -71,7 +72,7 @@ pub fn judge(
             .then(|| authority::newest(&entry(BUNDLE), Some(ca.certificate()), now))
             .flatten()
     } else {
-        let known = [entry(BUNDLE), entry("tls.crt"), trusted.into()].join("\n");
+        let known = [entry(BUNDLE), entry(names::TLS_CERTIFICATE), trusted.into()].join("\n");
         authority::newest(&known, None, now)
     };
     // A certificate of the authority before serves on until the new one is trusted everywhere.
@@ -139,8 +140,8 @@ fn read(secret: Option<&Secret>) -> Result<KeyPair, Unfit> {
         return Err(Unfit::Missing);
     }
     Ok(KeyPair::parse(
-        bytes(secret, "tls.crt"),
-        bytes(secret, "tls.key"),
+        bytes(secret, names::TLS_CERTIFICATE),
+        bytes(secret, names::TLS_KEY),
     )?)
 }
 

@@ -8,20 +8,15 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{
 
 use super::cluster_wide;
 use crate::certificates::Certificates;
+use crate::cluster::api_service_name;
 
 /// Priorities as in metrics-server's manifests. Of two versions with one priority the stable one is preferred.
 const GROUP_PRIORITY: i32 = 100;
 const VERSION_PRIORITY: i32 = 100;
 
-/// Name of the `APIService` of a version of the group.
-#[must_use]
-pub fn name(version: &str) -> String {
-    format!("{version}.{}", names::METRICS_GROUP)
-}
-
 pub(super) fn metrics(namespace: &str, version: &str, certificates: &Certificates) -> APIService {
     APIService {
-        metadata: cluster_wide(&name(version)),
+        metadata: cluster_wide(&api_service_name(version)),
         spec: Some(APIServiceSpec {
             group: Some(names::METRICS_GROUP.to_owned()),
             version: Some(version.to_owned()),

@@ -10,7 +10,6 @@ mod service_account;
 
 use std::collections::BTreeMap;
 
-pub use api_service::name as api_service_name;
 use contract::names;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;

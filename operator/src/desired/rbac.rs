@@ -7,13 +7,13 @@ use k8s_openapi::api::rbac::v1::{
 
 use super::{cluster_wide, namespaced};
 use crate::api::TlsMode;
+use crate::cluster::KUBE_SYSTEM;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// What kube-apiserver gives delegated authentication and authorization.
 const AUTH_DELEGATOR: &str = "system:auth-delegator";
 /// The Role that may read what kube-apiserver publishes for extension API servers.
 const AUTH_READER: &str = "extension-apiserver-authentication-reader";
-const SYSTEM_NAMESPACE: &str = "kube-system";
 
 /// Lets whoever may view, edit or administer a namespace read its metrics.
 pub(super) fn reader() -> ClusterRole {
@@ -92,7 +92,7 @@ pub(super) fn auth_delegator_binding(namespace: &str) -> ClusterRoleBinding {
 
 pub(super) fn auth_reader_binding(namespace: &str) -> RoleBinding {
     RoleBinding {
-        metadata: namespaced(SYSTEM_NAMESPACE, names::AUTH_READER_BINDING),
+        metadata: namespaced(KUBE_SYSTEM, names::AUTH_READER_BINDING),
         role_ref: role_ref("Role", AUTH_READER),
         subjects: Some(vec![account(namespace, names::METRICS_API)]),
     }

@@ -14,6 +14,7 @@ pub use kubelets::{FailingGroup, Kubelets};
 pub use table::{Entry, Reason};
 
 use crate::api::TlsMode;
+use crate::cluster;
 use crate::observe::{Observed, Part, Read};
 use crate::plan::{self, Plan, Refusal, Registration};
 
@@ -235,7 +236,7 @@ fn read_failed(observed: &Observed, version: &str, reason: &str) -> Finding {
     let condition = observed
         .api_services
         .iter()
-        .find(|service| service.name_any() == crate::desired::api_service_name(version))
+        .find(|service| service.name_any() == cluster::api_service_name(version))
         .map(available)
         .filter(|(status, _)| status != "True")
         .map(|(status, reason)| format!(" (its APIService is Available={status}, {reason})"))
