@@ -71,7 +71,8 @@ pub fn last_lines(text: &str, count: usize) -> String {
         .join("\n")
 }
 
-fn line(command: &Command) -> String {
+/// A program with its arguments, for messages.
+pub(crate) fn line(command: &Command) -> String {
     let command = command.as_std();
     let mut line = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {

@@ -8,12 +8,11 @@ use tokio::process::Command;
 
 use crate::cluster::{Cluster, ClusterSpec};
 use crate::progress::Progress;
+use crate::test::install_yaml::{CHART, NAMESPACE, RELEASE};
 use crate::tools::{Clients, Tools};
 use crate::{command, images, paths};
 
 const CLUSTER: &str = "demo";
-const NAMESPACE: &str = "metricsstack-system";
-const RELEASE: &str = "metricsstack";
 const READY_WITHIN: &str = "--timeout=180s";
 const ROLLED_OUT_WITHIN: &str = "--timeout=120s";
 const STACK: &str =
@@ -137,7 +136,7 @@ async fn install(target: &Target) -> Result<()> {
     let installed = command::output(target.helm(&["status", RELEASE, "--namespace", NAMESPACE]))
         .await
         .is_ok();
-    let chart = paths::workspace().join("charts/metricsstack");
+    let chart = paths::workspace().join(CHART);
     let mut helm = target.helm(&["upgrade", "--install", RELEASE]);
     helm.arg(chart)
         .args(["--namespace", NAMESPACE, "--create-namespace"]);

@@ -25,6 +25,8 @@ use tokio_rustls::TlsConnector;
 
 use super::pki::Identity;
 
+/// A list that says whether metrics are served.
+pub(super) const NODES: &str = "/apis/metrics.k8s.io/v1/nodes";
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// A connection that broke ends at once.
 const ENDED_WITHIN: Duration = Duration::from_secs(1);

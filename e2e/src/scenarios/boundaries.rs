@@ -7,7 +7,7 @@ use contract::names::{METRICS_API, METRICS_API_PORT};
 use http::StatusCode;
 use serde_json::json;
 
-use super::access::{Connection, Server, TLS_VERSIONS};
+use super::access::{Connection, NODES, Server, TLS_VERSIONS};
 use super::context::Context;
 use super::pki::{Authority, Identity};
 use super::wait::eventually;
@@ -20,7 +20,6 @@ const RIGHTS_WITHIN: Duration = Duration::from_secs(40);
 const READER: &str = "reader@example.com";
 /// A user who may do nothing.
 const STRANGER: &str = "stranger@example.com";
-const NODES: &str = "/apis/metrics.k8s.io/v1/nodes";
 
 /// Who has no rights gets 403, who has `view` gets 200: through kube-apiserver, and with a token at the pod itself.
 pub(super) async fn rights(context: &Context) -> Result<()> {
@@ -310,22 +309,20 @@ pub(super) async fn token(context: &Context, account: &str) -> Result<String> {
 
 /// One of the control plane's authorities.
 pub(super) async fn authority(context: &Context, name: &str) -> Result<Authority> {
-    let certificate = context
-        .control_plane_file(&format!("/etc/kubernetes/pki/{name}.crt"))
-        .await?;
-    let key = context
-        .control_plane_file(&format!("/etc/kubernetes/pki/{name}.key"))
-        .await?;
+    let (certificate, key) = pair(context, name).await?;
     Authority::from_pem(certificate, &key)
 }
 
 /// One of the control plane's certificates.
 async fn identity(context: &Context, name: &str) -> Result<Identity> {
-    let certificate = context
-        .control_plane_file(&format!("/etc/kubernetes/pki/{name}.crt"))
-        .await?;
-    let key = context
-        .control_plane_file(&format!("/etc/kubernetes/pki/{name}.key"))
-        .await?;
+    let (certificate, key) = pair(context, name).await?;
     Identity::from_pem(&certificate, &key)
+}
+
+async fn pair(context: &Context, name: &str) -> Result<(String, String)> {
+    let file = async |kind: &str| {
+        let path = format!("/etc/kubernetes/pki/{name}.{kind}");
+        context.control_plane_file(&path).await
+    };
+    Ok((file("crt").await?, file("key").await?))
 }

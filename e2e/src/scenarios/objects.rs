@@ -27,6 +27,11 @@ const VOLATILE: [&str; 6] = [
     "annotations",
 ];
 
+/// Selects what the operator made.
+pub(super) fn our_label() -> String {
+    format!("{MANAGED_BY_LABEL}={MANAGED_BY}")
+}
+
 /// One object.
 #[derive(Clone, Debug)]
 pub(super) struct Object(pub(super) Value);
@@ -107,7 +112,7 @@ impl std::fmt::Display for Object {
 impl Context {
     /// Every object with the operator's label, but those that some controller derived from one.
     pub(super) async fn our_objects(&self) -> Result<Vec<Object>> {
-        let mut objects = self.labelled(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}")).await?;
+        let mut objects = self.labelled(&our_label()).await?;
         objects.retain(|object| !DERIVED.contains(&object.kind()));
         Ok(objects)
     }
@@ -144,7 +149,7 @@ impl Context {
     pub(super) async fn nothing_left(&self, within: Duration) -> Result<()> {
         eventually("nothing of ours is left", within, async || {
             let mut left = Vec::new();
-            for label in [format!("{MANAGED_BY_LABEL}={MANAGED_BY}"), TRUST_LABEL.to_owned()] {
+            for label in [our_label(), TRUST_LABEL.to_owned()] {
                 left.extend(self.labelled(&label).await?.iter().map(Object::to_string));
             }
             ensure!(left.is_empty(), "left: {}", left.join(", "));

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use contract::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use futures::TryStreamExt as _;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -14,10 +13,10 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
-use super::objects::Object;
-use super::stack::{GONE_WITHIN, RELEASE};
+use super::objects::{Object, our_label};
+use super::stack::GONE_WITHIN;
 use super::wait::eventually;
-use crate::test::install_yaml::NAMESPACE;
+use crate::test::install_yaml::{NAMESPACE, RELEASE};
 
 const REGISTRATION: &str = "APIService";
 /// Time between two looks at what the cluster can do.
@@ -161,7 +160,7 @@ impl Deletions {
             let (group, version) = version.split_once('/').unwrap_or(("", &version));
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
             let api = Api::<DynamicObject>::all_with(context.client.clone(), &resource);
-            let selector = format!("{MANAGED_BY_LABEL}={MANAGED_BY}");
+            let selector = our_label();
             let listed = api
                 .list_metadata(&ListParams::default().labels(&selector))
                 .await?;

@@ -8,6 +8,7 @@ use http::StatusCode;
 use rustls::version::TLS13;
 use serde_json::{Value, json};
 
+use super::access::NODES;
 use super::boundaries::pod;
 use super::context::Context;
 use super::pki::Authority;
@@ -15,7 +16,6 @@ use super::wait::eventually;
 
 /// Time for a changed authority to be read by kube-apiserver and metrics-api.
 const AUTHORITY_WITHIN: Duration = Duration::from_mins(1);
-const NODES: &str = "/apis/metrics.k8s.io/v1/nodes";
 
 /// A connection is judged by the authorities of each request's moment, not of its handshake's.
 pub(super) async fn is_refused(context: &Context) -> Result<()> {

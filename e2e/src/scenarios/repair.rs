@@ -7,7 +7,7 @@ use contract::names::{CA_SECRET, NAME_LABEL, SERVING_SECRET};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::access::Server;
+use super::access::{NODES, Server};
 use super::boundaries::pods;
 use super::context::Context;
 use super::objects::Object;
@@ -18,7 +18,6 @@ use crate::test::install_yaml::NAMESPACE;
 const BACK_WITHIN: Duration = Duration::from_mins(1);
 /// A mounted Secret changes up to a minute and a half late.
 const SERVED_WITHIN: Duration = Duration::from_secs(150);
-const NODES: &str = "/apis/metrics.k8s.io/v1/nodes";
 
 /// The serving certificate under constant questions, then each object, changed and deleted.
 pub(super) async fn everything_comes_back(context: &Context) -> Result<()> {

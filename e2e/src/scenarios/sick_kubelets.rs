@@ -9,6 +9,7 @@ use contract::report::ErrorClass;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::access::NODES;
 use super::boundaries::authority;
 use super::context::Context;
 use super::fake_kubelet::{Behaviour, FakeKubelet};
@@ -19,8 +20,6 @@ use crate::test::install_yaml::NAMESPACE;
 const SEEN_WITHIN: Duration = Duration::from_secs(90);
 /// Requests after which a log that repeats itself would show.
 const REPEATS: usize = 2;
-
-const NODES: &str = "/apis/metrics.k8s.io/v1/nodes";
 
 /// One of every sickness beside the real kubelets.
 pub(super) async fn only_they_are_affected(context: &Context) -> Result<()> {

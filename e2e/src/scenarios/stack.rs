@@ -7,16 +7,13 @@ use contract::names::{METRICS_API, STACK_NAME};
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::objects::our_label;
 use super::wait::eventually;
 use crate::paths;
-use crate::test::install_yaml::{CHART, NAMESPACE, PATH as INSTALL_YAML};
+use crate::test::install_yaml::{CHART, NAMESPACE, PATH as INSTALL_YAML, RELEASE};
 
-/// Name of the Helm release.
-pub(super) const RELEASE: &str = "metricsstack";
 /// Time within which a stack must be ready. The first usage needs two samples of the kubelet.
 pub(super) const READY_WITHIN: Duration = Duration::from_mins(2);
-/// Selects what the operator made.
-const OURS: &str = "app.kubernetes.io/managed-by=metricsstack-operator";
 /// Time within which everything that belongs to a stack must be gone.
 pub(super) const GONE_WITHIN: Duration = Duration::from_secs(90);
 
@@ -115,7 +112,8 @@ impl Context {
         if let Err(error) = self.delete_stack("background").await {
             // Left by a scenario that failed: what the operator would have done is done for it.
             self.say(format_args!("the stack does not go by itself: {error:#}"));
-            let registrations = ["delete", "apiservices", "--selector", OURS, "--ignore-not-found"];
+            let ours = our_label();
+            let registrations = ["delete", "apiservices", "--selector", &ours, "--ignore-not-found"];
             self.kubectl(&registrations).await?;
             let release = r#"--patch={"metadata": {"finalizers": null}}"#;
             let args = [

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::command::capture;
+use super::install_yaml::NAMESPACE;
 use crate::cluster::Cluster;
 use crate::image::Image;
 use crate::progress::Progress;
@@ -55,7 +56,7 @@ impl Clusters {
         // A cluster that an earlier run kept may run pods of an older image.
         let pods = [
             "--namespace",
-            contract_namespace(),
+            NAMESPACE,
             "delete",
             "pods",
             "--all",
@@ -126,8 +127,4 @@ impl Clusters {
     fn get(&self, kind: ClusterKind) -> Option<&Cluster> {
         self.clusters.get(&kind).and_then(Option::as_ref)
     }
-}
-
-fn contract_namespace() -> &'static str {
-    super::install_yaml::NAMESPACE
 }

@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::Command;
 
+use crate::command;
+
 /// How many lines of a failed program's output are shown.
 const SHOWN_LINES: usize = 300;
 
@@ -47,12 +49,7 @@ impl Captured {
 
 /// Runs `command` to its end without input. `line` sees each line as it comes.
 pub(crate) async fn capture(mut command: Command, mut line: impl FnMut(&str)) -> Result<Captured> {
-    let std = command.as_std();
-    let mut shown = std.get_program().to_string_lossy().into_owned();
-    for arg in std.get_args() {
-        shown.push(' ');
-        shown.push_str(&arg.to_string_lossy());
-    }
+    let shown = command::line(&command);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

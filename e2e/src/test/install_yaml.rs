@@ -11,6 +11,8 @@ use super::command::capture;
 pub(crate) const CHART: &str = "charts/metricsstack";
 /// The rendered file, from the repository's root.
 pub(crate) const PATH: &str = "charts/install.yaml";
+/// The name of the release that it is rendered as.
+pub(crate) const RELEASE: &str = "metricsstack";
 /// The namespace that it is rendered for, and makes.
 pub(crate) const NAMESPACE: &str = "metricsstack-system";
 
@@ -32,7 +34,7 @@ pub(crate) async fn render(root: &Path, helm: &Path) -> Result<String> {
     let mut command = Command::new(helm);
     command
         .current_dir(root)
-        .args(["template", "metricsstack", CHART, "--namespace", NAMESPACE])
+        .args(["template", RELEASE, CHART, "--namespace", NAMESPACE])
         .args(["--no-hooks", "--include-crds"])
         // A Helm that was built without flags takes the cluster for one of v1.20.
         .args(["--kube-version", KUBE_VERSION]);
