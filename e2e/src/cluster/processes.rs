@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) const MARKER: &str = "METRICSSTACK_E2E_CLUSTER";
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
+/// How often nothing must be found before nothing is there: a program that is just being started has no environment for
+/// a moment.
+const EMPTY_LOOKS: u32 = 3;
 
 /// A process that cannot be mistaken for a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,14 +57,21 @@ impl Process {
 pub(crate) async fn end_all(folder: &Path) -> Result<()> {
     let spared = ancestry(std::process::id());
     let deadline = Instant::now() + GONE_WITHIN;
+    let mut empty_looks = 0;
     loop {
         let found: Vec<String> = of_cluster(folder)
             .filter(|pid| !spared.contains(pid))
             .map(|pid| pid.to_string())
             .collect();
         if found.is_empty() {
-            return Ok(());
+            empty_looks += 1;
+            if empty_looks == EMPTY_LOOKS {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+            continue;
         }
+        empty_looks = 0;
         if Instant::now() > deadline {
             bail!("processes {} of {} do not end", found.join(" "), folder.display());
         }
