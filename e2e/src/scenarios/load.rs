@@ -1,17 +1,24 @@
 //! A steady load of reads through kube-apiserver, of which each failure is kept.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Connection, Server};
 use super::boundaries::token;
 use super::context::Context;
 
-/// Time between two reads.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Time between two reads. They do not wait for one another: one that hangs holds up none.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A read that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// kube-apiserver closes connections that are idle for long, perhaps under the next read.
+const FRESH: Duration = Duration::from_secs(10);
 const NODES: &str = "/apis/metrics.k8s.io/v1beta1/nodes";
 const ACCOUNT: &str = "steady-reader";
 
@@ -20,103 +27,146 @@ const ACCOUNT: &str = "steady-reader";
 pub(super) struct Outcome {
     /// Number of reads that were answered with at least one node.
     pub(super) answered: usize,
-    /// The others: when, counted from the beginning, and why.
-    pub(super) failed: Vec<(Duration, String)>,
+    /// The others: when each was begun, and why it failed.
+    pub(super) failed: Vec<(Instant, String)>,
+    /// The longest that an answered read took.
+    pub(super) slowest: Duration,
+    began: Option<Instant>,
 }
 
 impl Outcome {
     /// An error if any read failed.
     pub(super) fn expect_no_failure(&self) -> Result<()> {
         ensure!(self.answered > 0, "nothing was read");
-        if let Some((at, why)) = self.failed.first() {
+        if let (Some((at, why)), Some(began)) = (self.failed.first(), self.began) {
             bail!(
                 "{} of {} reads failed, the first after {:.1} s: {why}",
                 self.failed.len(),
                 self.answered + self.failed.len(),
-                at.as_secs_f64()
+                at.duration_since(began).as_secs_f64()
             );
         }
         Ok(())
     }
+
+    fn add(&mut self, begun: Instant, result: Result<()>) {
+        match result {
+            Ok(()) => {
+                self.answered += 1;
+                self.slowest = self.slowest.max(begun.elapsed());
+            }
+            Err(error) => self.failed.push((begun, format!("{error:#}"))),
+        }
+    }
 }
 
-/// Reads until `work` is done and some more, over one connection to kube-apiserver and another after each failure.
-/// Nothing is tried again: what fails here fails for everybody.
+/// Reads until `work` is done and some more. Nothing is tried again: what fails here fails for everybody.
 pub(super) async fn during<T>(
     context: &Context,
     work: impl Future<Output = Result<T>>,
 ) -> Result<(T, Outcome)> {
-    let (server, token) = reader(context).await?;
+    let reader = Arc::new(Reader::new(context).await?);
     let stop = CancellationToken::new();
-    let reading = read(&server, &token, &stop);
+    let reading = read(&reader, &stop);
     let working = async {
         let _stop = stop.clone().drop_guard();
         let done = work.await?;
         // Whatever the work has broken shows within this time.
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(PATIENCE).await;
         anyhow::Ok(done)
     };
     let (done, outcome) = tokio::join!(working, reading);
     Ok((done?, outcome))
 }
 
-async fn read(server: &Server, token: &str, stop: &CancellationToken) -> Outcome {
-    let began = Instant::now();
-    let mut outcome = Outcome::default();
-    let mut kept: Option<Connection> = None;
-    while !stop.is_cancelled() {
-        let asked = began.elapsed();
-        let answering = async {
-            let mut connection = match kept.take() {
-                Some(connection) => connection,
-                None => server.connect(None, &rustls::version::TLS13).await?,
-            };
-            let answer = connection.get(NODES, &[("authorization", token)]).await?;
-            let list = answer.json()?;
-            ensure!(
-                list["items"].as_array().is_some_and(|items| !items.is_empty()),
-                "an empty list"
-            );
-            anyhow::Ok(connection)
-        };
-        match answering.await {
-            Ok(connection) => {
-                outcome.answered += 1;
-                kept = Some(connection);
+async fn read(reader: &Arc<Reader>, stop: &CancellationToken) -> Outcome {
+    let mut outcome = Outcome {
+        began: Some(Instant::now()),
+        ..Outcome::default()
+    };
+    let mut open = JoinSet::new();
+    let mut ticks = tokio::time::interval(PAUSE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            _ = ticks.tick() => {
+                let reader = Arc::clone(reader);
+                open.spawn(async move { (Instant::now(), reader.read().await) });
             }
-            Err(error) => outcome.failed.push((asked, format!("{error:#}"))),
+            Some(Ok((begun, result))) = open.join_next() => outcome.add(begun, result),
         }
-        tokio::time::sleep(PAUSE).await;
     }
+    while let Some(ended) = open.join_next().await {
+        if let Ok((begun, result)) = ended {
+            outcome.add(begun, result);
+        }
+    }
+    outcome.failed.sort_by_key(|(begun, _)| *begun);
     outcome
 }
 
-/// kube-apiserver, and the token of an account that may read metrics.
-async fn reader(context: &Context) -> Result<(Server, String)> {
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
-        "metadata": {"name": ACCOUNT, "namespace": "default"}});
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": ACCOUNT},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
-        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": "default"}],
-    });
-    for object in [account, binding] {
-        context.apply(&object.to_string()).await?;
+/// An account that may read metrics, and its connections to kube-apiserver.
+struct Reader {
+    server: Server,
+    token: String,
+    idle: Mutex<Vec<(Instant, Connection)>>,
+}
+
+impl Reader {
+    async fn new(context: &Context) -> Result<Self> {
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": ACCOUNT, "namespace": "default"}});
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": ACCOUNT},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": "default"}],
+        });
+        for object in [account, binding] {
+            context.apply(&object.to_string()).await?;
+        }
+        let authority = context.control_plane_file("/etc/kubernetes/pki/ca.crt").await?;
+        let server = Server::new(
+            (context.cluster.node_ip(1), 6443).into(),
+            "kubernetes".to_owned(),
+            authority.as_bytes(),
+        )?;
+        let reader = Self {
+            server,
+            token: token(context, ACCOUNT).await?,
+            idle: Mutex::default(),
+        };
+        super::wait::eventually("the reader may read", Duration::from_secs(40), async || {
+            reader.read().await
+        })
+        .await
+        .context("before the load")?;
+        Ok(reader)
     }
-    let authority = context.control_plane_file("/etc/kubernetes/pki/ca.crt").await?;
-    let server = Server::new(
-        (context.cluster.node_ip(1), 6443).into(),
-        "kubernetes".to_owned(),
-        authority.as_bytes(),
-    )?;
-    let token = token(context, ACCOUNT).await?;
-    super::wait::eventually("the reader may read", Duration::from_secs(40), async || {
-        let answer = server.get(None, NODES, &[("authorization", &token)]).await?;
-        answer.json().map(drop)
-    })
-    .await
-    .context("before the load")?;
-    Ok((server, token))
+
+    async fn read(&self) -> Result<()> {
+        let answering = async {
+            let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut connection = match kept {
+                Some((since, connection)) if since.elapsed() < FRESH => connection,
+                _ => self.server.connect(None, &rustls::version::TLS13).await?,
+            };
+            let answer = connection
+                .get(NODES, &[("authorization", &self.token)])
+                .await?
+                .json()?;
+            ensure!(
+                answer["items"].as_array().is_some_and(|items| !items.is_empty()),
+                "an empty list"
+            );
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.push((Instant::now(), connection));
+            Ok(())
+        };
+        let answered = tokio::time::timeout(PATIENCE, answering).await;
+        answered.with_context(|| format!("no answer within {PATIENCE:?}"))?
+    }
 }

@@ -25,6 +25,7 @@ mod drop_in;
 mod foreign_api_service;
 mod install;
 mod kubelet_certificates;
+mod lost_replicas;
 mod numbers;
 mod removal;
 mod removed_authority;
@@ -56,16 +57,24 @@ pub(crate) enum Group {
     Operator,
     /// Clusters whose kubelets have certificates of the cluster's CA.
     Aggregation,
+    /// Figures for the docs. They are run when they are named only.
+    Measurements,
 }
 
 impl Group {
     /// All, in the order in which they are run.
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::KubectlTop,
         Self::MetricsApi,
         Self::Operator,
         Self::Aggregation,
+        Self::Measurements,
     ];
+
+    /// Whether it is part of the tests: it proves something.
+    pub(crate) fn is_test(self) -> bool {
+        self != Self::Measurements
+    }
 
     /// Its name on the command line and in the table.
     pub(crate) fn name(self) -> &'static str {
@@ -74,6 +83,7 @@ impl Group {
             Self::MetricsApi => "metrics-api",
             Self::Operator => "operator",
             Self::Aggregation => "aggregation",
+            Self::Measurements => "measurements",
         }
     }
 
@@ -82,6 +92,7 @@ impl Group {
         match self {
             Self::KubectlTop | Self::MetricsApi => Duration::from_mins(8),
             Self::Operator | Self::Aggregation => Duration::from_mins(12),
+            Self::Measurements => Duration::from_mins(30),
         }
     }
 }
@@ -155,6 +166,7 @@ scenarios! {
     MetricsApi Default "removed-authority" 4 removed_authority::is_refused;
     MetricsApi Default "sick-kubelets" 6 sick_kubelets::only_they_are_affected;
     MetricsApi Default "kubelet-trust" 5 kubelet_certificates::changes_are_refused;
+    MetricsApi Default "lost-replicas" 6 lost_replicas::are_survived;
     MetricsApi Default "bad-flags" 2 bad_flags::end_the_process;
 
     Operator Default "repair" 6 repair::everything_comes_back;
@@ -170,6 +182,8 @@ scenarios! {
     Aggregation Csr "verify-signed" 5 kubelet_certificates::signed_are_verified;
     Aggregation Csr "aggregated-api" 5 aggregated_api::works_with_kubectl;
     Aggregation Csr "drop-in" 9 drop_in::by_image_only;
+
+    Measurements Default "lost-replicas-by-protocol" 29 lost_replicas::are_measured;
 }
 
 /// Arguments of the hidden subcommand that runs one scenario in this process.

@@ -1,12 +1,14 @@
 //! Flags of k8s.io/apiserver's that say how is served and who is trusted: what they ask for is the library's to do.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 use extension_apiserver::{Authorities, FrontProxyFiles, NamedCertificate, TlsOptions, TlsVersion};
 use http::HeaderValue;
 
 use super::{FlagError, parse_go_bool};
+use crate::time::parse_go_duration;
 
 /// Most that a connection may be asked to end by chance, as in k8s.io/apiserver.
 const MOST_GOAWAY: f64 = 0.02;
@@ -38,6 +40,10 @@ pub struct ServingFlags {
     /// The chance, up to 0.02, that a connection is asked to end after a request.
     #[arg(long, value_name = "CHANCE", default_value_t = 0.0, value_parser = parse_chance, help_heading = "Serving")]
     pub goaway_chance: f64,
+
+    /// Age at which a connection is asked to end, over HTTP/2 by GOAWAY; 0s: never.
+    #[arg(long, value_name = "DURATION", default_value = "5m0s", value_parser = parse_go_duration, help_heading = "Serving")]
+    pub max_connection_age: Duration,
 
     /// After the delay of a shutdown, answer 429 with Retry-After while open requests end.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Serving")]

@@ -179,6 +179,7 @@ impl Settings {
                 drain: flags.shutdown_drain_duration,
                 http2: !flags.serving.disable_http2_serving,
                 goaway_chance: flags.serving.goaway_chance,
+                connection_age: Some(flags.serving.max_connection_age).filter(|age| !age.is_zero()),
                 ..Limits::default()
             },
             tls: flags.serving.tls(),

@@ -394,6 +394,16 @@ fn the_end_can_be_delayed() {
 }
 
 #[test]
+fn connections_end_by_age_unless_told_not_to() {
+    for (flag, age) in [("1m", Some(Duration::from_mins(1))), ("0s", None)] {
+        let limits = settings(&[&format!("--max-connection-age={flag}")])
+            .unwrap()
+            .limits;
+        assert_eq!(limits.connection_age, age, "{flag}");
+    }
+}
+
+#[test]
 fn a_client_certificate_stands_alone_unless_a_service_account_is_named() {
     let pair = ["--kubelet-client-certificate=a", "--kubelet-client-key=b"];
     let alone = settings(&pair).unwrap();
