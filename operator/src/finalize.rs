@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use contract::names;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
@@ -183,15 +182,6 @@ async fn set_finalizers(
     api.patch_metadata(names::STACK_NAME, &parameters, &Patch::Merge(patch))
         .await
         .map(|_| ())
-}
-
-/// Whether the operator's namespace is on its way out.
-pub async fn namespace_ends(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
-    let api: Api<Namespace> = Api::all(client.clone());
-    Ok(api
-        .get_metadata_opt(namespace)
-        .await?
-        .is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
 /// The operator's namespace is being deleted, and with it the operator: what it leaves behind elsewhere goes, and the

@@ -18,6 +18,7 @@ mod fake;
 pub mod finalize;
 #[cfg(test)]
 mod fixtures;
+mod home;
 mod kinds;
 mod lease;
 pub mod metrics;

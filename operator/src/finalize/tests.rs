@@ -135,20 +135,6 @@ async fn with_the_namespace_only_what_is_outside_goes_and_the_stack_is_let_go() 
 }
 
 #[tokio::test]
-async fn a_namespace_ends_when_it_is_being_deleted_or_gone() {
-    let fake = Fake::default();
-    let path = "/api/v1/namespaces/ns";
-    assert!(namespace_ends(&fake.client(), "ns").await.unwrap());
-    fake.put(path, object("ns", &json!({})));
-    assert!(!namespace_ends(&fake.client(), "ns").await.unwrap());
-    fake.put(
-        path,
-        json!({"metadata": {"name": "ns", "deletionTimestamp": "2026-11-24T00:00:00Z"}}),
-    );
-    assert!(namespace_ends(&fake.client(), "ns").await.unwrap());
-}
-
-#[tokio::test]
 async fn a_copy_of_an_object_that_is_beyond_our_rights_holds_nothing_up() {
     let fake = cluster();
     let copy = "/api/v1/namespaces/ns/services/copy";
