@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::desired::{self, Object, Objects};
 use crate::observe::Conflict;
-use crate::{cluster, drift, kinds, ownership};
+use crate::{cluster, drift, kinds, ownership, registration};
 
 /// Applies objects, and remembers how kube-apiserver wrote them.
 pub struct Applier {
@@ -103,7 +103,7 @@ impl Applier {
         let api = cluster::objects(&self.client, &object.resource, object.namespace());
         let live = api.get_opt(object.name()).await?;
         if let Some(live) = &live {
-            if !desired::ours(&live.metadata) {
+            if !is_ours(object, live) {
                 conflicts.push(Conflict {
                     object: object.describe(),
                 });
@@ -169,10 +169,10 @@ impl Applier {
 
     async fn remove(&mut self, object: &Object) -> Result<bool, kube::Error> {
         let api = cluster::objects(&self.client, &object.resource, object.namespace());
-        let Some(live) = api.get_metadata_opt(object.name()).await? else {
+        let Some(live) = api.get_opt(object.name()).await? else {
             return Ok(false);
         };
-        if !desired::ours(&live.metadata) || live.metadata.deletion_timestamp.is_some() {
+        if !is_ours(object, &live) || live.metadata.deletion_timestamp.is_some() {
             return Ok(false);
         }
         self.written.remove(&object.describe());
@@ -202,6 +202,11 @@ impl Applier {
         self.pruned = applied.errors.len() == errors;
         Ok(())
     }
+}
+
+/// Whether what is there under the name of `object` is ours.
+fn is_ours(object: &Object, live: &DynamicObject) -> bool {
+    desired::ours(&live.metadata) || registration::same_target(&object.object, live)
 }
 
 /// What tells an object from all others.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::api::MetricsStack;
 use crate::cluster::{self, FINALIZER};
 use crate::kinds::{self, Kind};
-use crate::verify;
+use crate::{desired, registration, verify};
 
 /// Time for kube-apiserver to stop announcing a version whose APIService is gone. It takes milliseconds; after this
 /// long somebody else has registered it again.
@@ -57,7 +57,7 @@ pub enum Extent {
 /// Removes what is ours, the registration first. What is not ours is left alone, so this is harmless when there is
 /// nothing.
 pub async fn remove(client: &Client, namespace: &str, extent: Extent) -> Result<(), FinalizeError> {
-    remove_registration(client).await?;
+    remove_registration(client, namespace).await?;
     for kind in kinds::made(namespace) {
         if extent == Extent::Everything || kind.namespace != Some(namespace) {
             delete(client, &kind).await?;
@@ -79,8 +79,9 @@ async fn delete(client: &Client, kind: &Kind<'_>) -> Result<Vec<String>, Finaliz
         })
 }
 
-async fn remove_registration(client: &Client) -> Result<(), FinalizeError> {
-    let deleted = delete(client, &kinds::registration()).await?;
+async fn remove_registration(client: &Client, namespace: &str) -> Result<(), FinalizeError> {
+    let mut deleted = delete(client, &kinds::registration()).await?;
+    deleted.extend(delete_unlabelled(client, namespace).await?);
     let deadline = Instant::now() + UNREGISTERED;
     for name in deleted {
         while lingers(client, &name).await? {
@@ -96,6 +97,25 @@ async fn remove_registration(client: &Client) -> Result<(), FinalizeError> {
         }
     }
     Ok(())
+}
+
+/// One that has lost our label points at our Service all the same, and would point at nothing.
+async fn delete_unlabelled(client: &Client, namespace: &str) -> Result<Vec<String>, FinalizeError> {
+    let on_error = |source| FinalizeError::Delete {
+        what: "the APIServices that point at our Service".to_owned(),
+        source,
+    };
+    let api = cluster::objects(client, &kinds::registration().resource, None);
+    let mut deleted = Vec::new();
+    for service in cluster::api_services(client).await.map_err(on_error)? {
+        if !desired::ours(&service.metadata) && registration::points_at_us(&service, namespace) {
+            let (name, uid) = (service.name_any(), service.uid());
+            cluster::delete(&api, &name, uid).await.map_err(on_error)?;
+            tracing::info!(name, "deleted: it had lost its label, but pointed at our Service");
+            deleted.push(name);
+        }
+    }
+    Ok(deleted)
 }
 
 async fn lingers(client: &Client, name: &str) -> Result<bool, FinalizeError> {

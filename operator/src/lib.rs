@@ -26,6 +26,7 @@ pub mod observe;
 mod ownership;
 pub mod plan;
 pub mod reconcile;
+pub mod registration;
 pub mod reports;
 mod restart;
 pub mod status;

@@ -14,11 +14,13 @@ use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
 use crate::cluster::{self, KUBE_SYSTEM};
-use crate::reports;
+use crate::{registration, reports};
 
 /// Everything seen. Plain data: nothing here asks the cluster again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
+    /// The operator's namespace.
+    pub namespace: String,
     /// Every Node, with what scheduling needs. Those of an earlier look where they cannot be read now.
     pub nodes: Vec<NodeFacts>,
     /// The Secret with the certificate authority.
@@ -48,6 +50,12 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Whether this `APIService` is ours.
+    #[must_use]
+    pub fn owns(&self, service: &APIService) -> bool {
+        registration::is_ours(service, &self.namespace)
+    }
+
     /// Whether this part could be read.
     #[must_use]
     pub fn sees(&self, part: Part) -> bool {
@@ -232,6 +240,7 @@ impl Observer {
             |slices| ready_endpoints(&slices.items),
         );
         Ok(Observed {
+            namespace: self.namespace.clone(),
             nodes: self
                 .nodes
                 .as_ref()

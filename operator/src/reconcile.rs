@@ -266,10 +266,7 @@ impl Reconciler {
             Ok(plan) => plan.registration == Registration::Register,
             Err(_) => {
                 !observed.api_services.is_empty()
-                    && observed
-                        .api_services
-                        .iter()
-                        .all(|service| desired::ours(&service.metadata))
+                    && observed.api_services.iter().all(|service| observed.owns(service))
             }
         };
         if !due {

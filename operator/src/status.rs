@@ -13,7 +13,6 @@ use crate::api::{
     MetricsStackStatus,
 };
 use crate::certificates::KeyPair;
-use crate::desired;
 use crate::diagnose::{self, Diagnosis, Finding, Kubelets, Reason, Severity};
 use crate::observe::{ObserveError, Observed};
 use crate::plan::{self, Plan, Refusal};
@@ -167,7 +166,7 @@ fn api_services(observed: &Observed) -> Vec<ApiServiceStatus> {
             ApiServiceStatus {
                 name: service.name_any(),
                 service: plan::target(service),
-                managed: desired::ours(&service.metadata),
+                managed: observed.owns(service),
                 available,
                 reason,
             }

@@ -149,3 +149,22 @@ async fn a_copy_of_an_object_that_is_beyond_our_rights_holds_nothing_up() {
     fake.always(&format!("DELETE {own}"), 403, refusal);
     assert!(remove(&fake.client(), "ns", Extent::Everything).await.is_err());
 }
+
+#[tokio::test]
+async fn an_api_service_of_ours_without_a_label_goes_too() {
+    let fake = cluster();
+    for (version, service) in [("v1", "metrics-api"), ("v1beta1", "metrics-server")] {
+        fake.put(
+            &format!("{APISERVICES}/{version}.metrics.k8s.io"),
+            json!({"metadata": {"name": format!("{version}.metrics.k8s.io")},
+                "spec": {"service": {"namespace": "ns", "name": service},
+                    "groupPriorityMinimum": 100, "versionPriority": 100}}),
+        );
+    }
+    remove(&fake.client(), "ns", Extent::Everything).await.unwrap();
+    assert!(fake.get(&format!("{APISERVICES}/v1.metrics.k8s.io")).is_none());
+    assert!(
+        fake.get(&format!("{APISERVICES}/v1beta1.metrics.k8s.io"))
+            .is_some()
+    );
+}

@@ -138,9 +138,9 @@ impl Asked {
 fn runs(observed: &Observed) -> bool {
     let secrets = [&observed.ca_secret, &observed.serving_secret];
     let secrets = secrets.into_iter().flatten().map(|secret| &secret.metadata);
-    let registrations = observed.api_services.iter().map(|service| &service.metadata);
     let deployment = observed.deployment.iter().map(|deployment| &deployment.metadata);
-    secrets.chain(registrations).chain(deployment).any(desired::ours)
+    secrets.chain(deployment).any(desired::ours)
+        || observed.api_services.iter().any(|service| observed.owns(service))
 }
 
 /// Whether enough was seen to say what the Deployment shall be like. A cluster whose nodes are not seen must not be
@@ -177,7 +177,7 @@ fn trusted(observed: &Observed) -> String {
     let bundles = observed
         .api_services
         .iter()
-        .filter(|service| desired::ours(&service.metadata))
+        .filter(|service| observed.owns(service))
         .filter_map(|service| service.spec.as_ref()?.ca_bundle.as_ref());
     bundles
         .map(|bundle| String::from_utf8_lossy(&bundle.0) + "\n")
@@ -188,7 +188,7 @@ fn registration(observed: &Observed) -> Registration {
     let foreign: Vec<_> = observed
         .api_services
         .iter()
-        .filter(|service| !desired::ours(&service.metadata))
+        .filter(|service| !observed.owns(service))
         .map(|service| ForeignApiService {
             name: service.name_any(),
             service: target(service),

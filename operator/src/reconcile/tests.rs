@@ -142,6 +142,20 @@ async fn a_version_of_somebody_else_is_left_alone_and_named() {
 }
 
 #[tokio::test]
+async fn a_registration_that_lost_its_label_is_taken_back() {
+    let (fake, mut reconciler) = working().await;
+    let path = format!("{APISERVICES}/v1beta1.metrics.k8s.io");
+    let mut service = fake.get(&path).unwrap();
+    let labels = service["metadata"]["labels"].take();
+    fake.put(&path, service);
+    fake.writes();
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(registrations(&fake.writes()), [format!("PATCH {path}")]);
+    assert_eq!(fake.get(&path).unwrap()["metadata"]["labels"], labels);
+    assert_eq!(condition(&fake, "Available").0, "True");
+}
+
+#[tokio::test]
 async fn what_the_status_says_of_the_deployment_is_of_after_the_write() {
     let (fake, mut reconciler) = working().await;
     let mut stack = fake.get(STACK).unwrap();
