@@ -16,14 +16,12 @@ use crate::home::Home;
 use crate::lease::{self, Loss};
 use crate::metrics::{Metrics, TurnResult};
 use crate::plan::Environment;
-use crate::reconcile::Reconciler;
+use crate::reconcile::{BURST, Reconciler};
 use crate::reports;
 use crate::watches;
 
 /// Time to give the Lease back, so that the next leader need not wait for its end.
 const RELEASE: Duration = Duration::from_secs(3);
-/// Events come in bursts; this long after the first, one turn sees them all.
-const BURST: Duration = Duration::from_millis(200);
 /// Shortest pause after a failed turn.
 const SOONEST: Duration = Duration::from_secs(1);
 /// Longest pause after failed turns.
@@ -214,7 +212,7 @@ impl Operator {
                     self.metrics.turn(TurnResult::success);
                     // `notified` is cancel-safe: a wake-up during a turn is kept for the next wait.
                     if tokio::time::timeout(wait, wake.notified()).await.is_ok() {
-                        tokio::time::sleep(BURST).await;
+                        tokio::time::sleep(reconciler.burst()).await;
                     }
                 }
                 Err(error) => {

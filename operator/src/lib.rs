@@ -7,6 +7,7 @@ pub mod api;
 pub mod apply;
 pub mod certificates;
 pub mod cluster;
+pub mod contest;
 pub mod controller;
 pub mod delete_stack;
 pub mod desired;

@@ -14,6 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
 use crate::cluster::{self, KUBE_SYSTEM};
+use crate::contest::Contest;
 use crate::{registration, reports};
 
 /// Everything seen. Plain data: nothing here asks the cluster again.
@@ -43,6 +44,8 @@ pub struct Observed {
     pub read: Read,
     /// Objects with a name of ours but without our label. They were not touched.
     pub conflicts: Vec<Conflict>,
+    /// Objects of ours that somebody else keeps changing.
+    pub contests: Vec<Contest>,
     /// What could not be applied and why, in one line.
     pub apply_error: Option<String>,
     /// What could not be read and why, in one line each. It is empty above, which does not mean that there is none.

@@ -29,6 +29,10 @@ const EAGER: Duration = Duration::from_secs(2);
 const REGISTERED: Duration = Duration::from_secs(10);
 /// How many reads must fail before that is said.
 const TRIES: u32 = 2;
+/// Events come in bursts; this long after the first, one turn sees them all.
+pub(crate) const BURST: Duration = Duration::from_millis(200);
+/// The same while somebody else keeps changing an object of ours.
+const CONTESTED: Duration = Duration::from_secs(5);
 /// Pause between reads.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -68,6 +72,8 @@ pub struct Reconciler {
     last_good: Option<MetricsStackSpec>,
     /// How many turns in a row could not read what all else rests on.
     blind: u32,
+    /// Whether somebody else keeps changing an object of ours.
+    contested: bool,
     /// Since when something is not as it shall be.
     unready: Option<Instant>,
 }
@@ -92,6 +98,7 @@ impl Reconciler {
             authority: None,
             last_good: None,
             blind: 0,
+            contested: false,
             unready: None,
         }
     }
@@ -125,6 +132,13 @@ impl Reconciler {
         }
         let (status, next_check) = Box::pin(self.turn(&stack)).await?;
         Ok(self.wait(&status, next_check))
+    }
+
+    /// How long a turn waits after a change was heard. Not every write of somebody who keeps changing what is ours is
+    /// worth a turn.
+    #[must_use]
+    pub fn burst(&self) -> Duration {
+        if self.contested { CONTESTED } else { BURST }
     }
 
     /// Another stack gets another authority, and has another spec.
@@ -192,6 +206,8 @@ impl Reconciler {
             observed.api_services = api_services;
         }
         observed.conflicts = applied.conflicts;
+        self.contested = !applied.contests.is_empty();
+        observed.contests = applied.contests;
         observed.apply_error = (!applied.errors.is_empty()).then(|| applied.errors.join(". "));
 
         let outcome = outcome.as_ref();

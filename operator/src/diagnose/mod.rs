@@ -107,6 +107,13 @@ fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>, kubelets: &Ku
         );
         findings.push(Finding::new(Reason::ObjectConflict, Severity::Failure, evidence));
     }
+    for contest in &observed.contests {
+        let evidence = format!(
+            "{} is changed by {} as often as the operator puts it right",
+            contest.object, contest.by
+        );
+        findings.push(Finding::new(Reason::ObjectContested, Severity::Warning, evidence));
+    }
     if let Some(error) = &observed.apply_error {
         findings.push(Finding::new(Reason::ApplyFailed, Severity::Failure, error));
     }

@@ -13,6 +13,8 @@ pub enum Reason {
     CertificatesUnavailable,
     /// An object with a name of ours belongs to somebody else.
     ObjectConflict,
+    /// Somebody else keeps changing an object of ours.
+    ObjectContested,
     /// kube-apiserver did not take an object.
     ApplyFailed,
     /// An `APIService` of the group belongs to somebody else.
@@ -61,6 +63,7 @@ impl Reason {
             Self::InvalidSpec,
             Self::CertificatesUnavailable,
             Self::ObjectConflict,
+            Self::ObjectContested,
             Self::ApplyFailed,
             Self::ForeignApiService,
             Self::AggregationDisabled,
@@ -110,6 +113,13 @@ impl Reason {
             Self::ObjectConflict => (
                 "An object with a name that the operator needs exists without its label, so it was not touched.",
                 "Delete or rename that object, or install the operator in another namespace.",
+            ),
+            Self::ObjectContested => (
+                "Two controllers write one object. The operator leaves it alone for a while, longer each time up to ten \
+                 minutes, so that they do not keep each other busy; until then it is as the other one wants it.",
+                "Have the other one leave the object alone: a GitOps tool must not manage what the operator makes, and a \
+                 mutating webhook must not change it. What shall be otherwise belongs into the spec of the \
+                 MetricsStack.",
             ),
             Self::ApplyFailed => (
                 "kube-apiserver did not take an object.",
