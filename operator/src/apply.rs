@@ -124,7 +124,7 @@ impl Applier {
         let live = api.get_opt(object.name()).await?;
         let held_off = self.contests.holds_off(&object.describe(), Instant::now());
         if let Some(live) = &live {
-            if !is_ours(object, live) {
+            if !is_ours(object, live) && !object.adopts {
                 conflicts.push(Conflict {
                     object: object.describe(),
                 });
@@ -162,6 +162,12 @@ impl Applier {
         let mut patch = object.object.clone();
         // With the UID, kube-apiserver refuses if the object that was looked at has been replaced by another.
         patch.metadata.uid = live.as_ref().and_then(|live| live.metadata.uid.clone());
+        if live.as_ref().is_some_and(|live| !is_ours(object, live))
+            && let Some(spec) = patch.data.get_mut("spec")
+        {
+            // It may say true, which kube-apiserver takes with no caBundle. The next apply leaves it out.
+            spec["insecureSkipTLSVerify"] = json!(false);
+        }
         let mut parameters = PatchParams::apply(names::MANAGED_BY);
         parameters.force = live.is_some();
         let written = match api.patch(object.name(), &parameters, &Patch::Apply(&patch)).await {

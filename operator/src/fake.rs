@@ -231,6 +231,10 @@ fn merge(into: &mut Value, patch: Value) {
     match (into, patch) {
         (Value::Object(into), Value::Object(patch)) => {
             for (key, value) in patch {
+                if value.is_null() {
+                    into.remove(&key);
+                    continue;
+                }
                 merge(into.entry(key).or_insert(Value::Null), value);
             }
         }

@@ -14,11 +14,13 @@ use tokio::time::Instant;
 use crate::api::MetricsStack;
 use crate::cluster::{self, FINALIZER};
 use crate::kinds::{self, Kind};
-use crate::{desired, registration, verify};
+use crate::{adopt, desired, registration, verify};
 
 /// Time for kube-apiserver to stop announcing a version whose APIService is gone. It takes milliseconds; after this
 /// long somebody else has registered it again.
 const UNREGISTERED: Duration = Duration::from_secs(10);
+/// Time for each kube-apiserver to hear of an APIService that points at another Service. It is a watch: milliseconds.
+const HEARD: Duration = Duration::from_secs(2);
 /// Pause between looks at what is on its way out.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -80,6 +82,7 @@ async fn delete(client: &Client, kind: &Kind<'_>) -> Result<Vec<String>, Finaliz
 }
 
 async fn remove_registration(client: &Client, namespace: &str) -> Result<(), FinalizeError> {
+    give_back(client, namespace).await?;
     let mut deleted = delete(client, &kinds::registration()).await?;
     deleted.extend(delete_unlabelled(client, namespace).await?);
     let deadline = Instant::now() + UNREGISTERED;
@@ -95,6 +98,32 @@ async fn remove_registration(client: &Client, namespace: &str) -> Result<(), Fin
         while announces(client, &path).await && Instant::now() < deadline {
             tokio::time::sleep(PAUSE).await;
         }
+    }
+    Ok(())
+}
+
+/// What was adopted goes back to the server that it pointed at before, where that still runs.
+async fn give_back(client: &Client, namespace: &str) -> Result<(), FinalizeError> {
+    let on_error = |source| FinalizeError::Delete {
+        what: "the APIServices of ours that were somebody else's (they are given back)".to_owned(),
+        source,
+    };
+    let mut given_back = false;
+    for service in cluster::api_services(client).await.map_err(on_error)? {
+        if registration::is_ours(&service, namespace)
+            && service.metadata.deletion_timestamp.is_none()
+            && adopt::give_back(client, &service).await.map_err(on_error)?
+        {
+            tracing::info!(
+                name = service.name_any(),
+                "given back to the server that it pointed at before"
+            );
+            given_back = true;
+        }
+    }
+    if given_back {
+        // Until then metrics-api goes on answering.
+        tokio::time::sleep(HEARD).await;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! The steps of a reconcile are the modules of that name: [`observe`], [`plan`], [`desired`], [`apply`], [`verify`],
 //! [`diagnose`], [`status`]. Those that compute take no client and no clock: time is an argument.
 
+pub mod adopt;
 pub mod api;
 pub mod apply;
 pub mod certificates;

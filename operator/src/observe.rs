@@ -13,6 +13,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
+use crate::adopt::FormerServer;
 use crate::cluster::{self, KUBE_SYSTEM};
 use crate::contest::Contest;
 use crate::{registration, reports};
@@ -46,6 +47,8 @@ pub struct Observed {
     pub conflicts: Vec<Conflict>,
     /// Objects of ours that somebody else keeps changing.
     pub contests: Vec<Contest>,
+    /// Servers that adopted `APIServices` pointed at before, and that still run.
+    pub former_servers: Vec<FormerServer>,
     /// What could not be applied and why, in one line.
     pub apply_error: Option<String>,
     /// What could not be read and why, in one line each. It is empty above, which does not mean that there is none.
@@ -327,7 +330,7 @@ pub(crate) fn endpoint_labels() -> String {
 }
 
 /// Addresses that take connections: unset counts as ready.
-fn ready_endpoints(slices: &[EndpointSlice]) -> usize {
+pub(crate) fn ready_endpoints(slices: &[EndpointSlice]) -> usize {
     slices
         .iter()
         .flat_map(|slice| slice.endpoints.iter().flatten())

@@ -19,7 +19,7 @@ use crate::finalize::{self, Extent, FinalizeError};
 use crate::metrics::Metrics;
 use crate::observe::{ObserveError, Observed, Observer, Read};
 use crate::plan::{self, Environment, Plan, Refusal, Registration};
-use crate::{cluster, reports, restart, status, verify};
+use crate::{adopt, cluster, reports, restart, status, verify};
 
 /// Time between turns when all is well: metrics are read, kubelets looked at, and objects compared that often.
 const QUIET: Duration = Duration::from_secs(30);
@@ -204,6 +204,13 @@ impl Reconciler {
         // Now with what kube-aggregator says of what was just written.
         if let Ok(api_services) = cluster::api_services(&self.client).await {
             observed.api_services = api_services;
+        }
+        match adopt::former_servers(&self.client, &observed.api_services).await {
+            Ok(servers) => observed.former_servers = servers,
+            Err(error) => tracing::warn!(
+                error = cluster::describe(&error),
+                "failed to see whether the former metrics server still runs"
+            ),
         }
         observed.conflicts = applied.conflicts;
         self.contested = !applied.contests.is_empty();

@@ -1,3 +1,4 @@
+mod adopt;
 mod blindness;
 mod refusal;
 
