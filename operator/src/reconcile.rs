@@ -141,10 +141,12 @@ impl Reconciler {
         if self.contested { CONTESTED } else { BURST }
     }
 
-    /// Another stack gets another authority, and has another spec.
+    /// Another stack gets another authority, and has another spec. Who changed the objects of this one is forgotten.
     fn forget(&mut self) {
         self.authority = None;
         self.last_good = None;
+        self.contested = false;
+        self.applier = Applier::new(self.client.clone(), &self.environment.namespace);
     }
 
     async fn finalize(&self) -> Result<(), FinalizeError> {
