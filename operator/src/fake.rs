@@ -21,6 +21,10 @@ struct State {
     /// The same, for the next call only.
     once: BTreeMap<String, (u16, Value)>,
     writes: Vec<String>,
+    /// How many more writes are taken before nothing is answered any more.
+    writes_left: Option<usize>,
+    /// Whether a call waits for an answer in vain.
+    hangs: bool,
     version: u64,
 }
 
@@ -56,6 +60,9 @@ impl Fake {
                 } else {
                     serde_json::from_slice(&body).unwrap()
                 };
+                if fake.counts_down(&parts.method) {
+                    std::future::pending::<()>().await;
+                }
                 let (status, answer) = fake.answer(
                     &parts.method,
                     parts.uri.path(),
@@ -108,6 +115,39 @@ impl Fake {
     /// Answers `call` from the objects again.
     pub(crate) fn answer_again(&self, call: &str) {
         self.0.lock().unwrap().answers.remove(call);
+    }
+
+    /// Takes `writes` more writes; then whoever writes waits for ever.
+    pub(crate) fn hang_after(&self, writes: usize) {
+        self.0.lock().unwrap().writes_left = Some(writes);
+    }
+
+    /// Whether somebody waits for ever.
+    pub(crate) fn hangs(&self) -> bool {
+        self.0.lock().unwrap().hangs
+    }
+
+    /// Answers again.
+    pub(crate) fn go_on(&self) {
+        let mut state = self.0.lock().unwrap();
+        (state.writes_left, state.hangs) = (None, false);
+    }
+
+    fn counts_down(&self, method: &Method) -> bool {
+        let mut state = self.0.lock().unwrap();
+        if *method != Method::GET {
+            match &mut state.writes_left {
+                Some(0) => state.hangs = true,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+        }
+        state.hangs
+    }
+
+    /// Where there is an object.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.0.lock().unwrap().objects.keys().cloned().collect()
     }
 
     /// Every write since the last call, as method and path.

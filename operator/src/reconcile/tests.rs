@@ -1,5 +1,6 @@
 mod adopt;
 mod blindness;
+mod interrupted;
 mod refusal;
 
 use serde_json::{Value, json};
