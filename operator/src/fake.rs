@@ -21,6 +21,7 @@ struct State {
     /// The same, for the next call only.
     once: BTreeMap<String, (u16, Value)>,
     writes: Vec<String>,
+    calls: Vec<String>,
     /// How many more writes are taken before nothing is answered any more.
     writes_left: Option<usize>,
     /// Whether a call waits for an answer in vain.
@@ -145,6 +146,11 @@ impl Fake {
         state.hangs
     }
 
+    /// Every call, as method, path and query.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.0.lock().unwrap().calls.clone()
+    }
+
     /// Where there is an object.
     pub(crate) fn paths(&self) -> Vec<String> {
         self.0.lock().unwrap().objects.keys().cloned().collect()
@@ -158,6 +164,7 @@ impl Fake {
     fn answer(&self, method: &Method, path: &str, query: &str, body: Value) -> (u16, Value) {
         let mut state = self.0.lock().unwrap();
         let call = format!("{method} {path}");
+        state.calls.push(format!("{call}?{query}"));
         if method != Method::GET {
             state.writes.push(call.clone());
         }

@@ -214,6 +214,6 @@ fn selector() -> BTreeMap<String, String> {
 }
 
 #[cfg(test)]
-mod chart_tests;
+pub(crate) mod chart_tests;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@ mod adopt;
 mod blindness;
 mod interrupted;
 mod refusal;
+mod rights;
 
 use serde_json::{Value, json};
 

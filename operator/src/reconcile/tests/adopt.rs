@@ -11,6 +11,11 @@ const THEIR_POD: &str = "/api/v1/namespaces/kube-system/pods/metrics-server-7d8-
 /// metrics-server as its manifests make it: it works, or its Service is gone.
 fn with_metrics_server(adopt: &str, works: bool) -> (Fake, Reconciler) {
     let (fake, reconciler) = cluster(&json!({"apiService": {"adopt": adopt}}));
+    metrics_server(&fake, works);
+    (fake, reconciler)
+}
+
+pub(super) fn metrics_server(fake: &Fake, works: bool) {
     let (status, reason) = if works {
         ("True", "Passed")
     } else {
@@ -40,14 +45,13 @@ fn with_metrics_server(adopt: &str, works: bool) -> (Fake, Reconciler) {
                     {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "metrics-server-7d8", "uid": "1"}]}}),
         );
     }
-    (fake, reconciler)
 }
 
 fn service(fake: &Fake, path: &str) -> Value {
     fake.get(path).unwrap()["spec"]["service"]["name"].clone()
 }
 
-async fn deleted(fake: &Fake, reconciler: &mut Reconciler) {
+pub(super) async fn deleted(fake: &Fake, reconciler: &mut Reconciler) {
     let mut stack = fake.get(STACK).unwrap();
     stack["metadata"]["deletionTimestamp"] = json!("2026-11-24T00:00:00Z");
     fake.put(STACK, stack);
