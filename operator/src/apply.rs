@@ -7,19 +7,31 @@ use kube::Client;
 use kube::api::{Patch, PatchParams};
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use crate::contest::{self, Contest, Contests};
 use crate::desired::{self, Object, Objects};
 use crate::observe::Conflict;
-use crate::{cluster, drift, kinds, ownership};
+use crate::{cluster, drift, kinds, ownership, registration};
 
 /// Applies objects, and remembers how kube-apiserver wrote them.
 pub struct Applier {
     client: Client,
     namespace: String,
-    /// Digests of objects as they were after our last write, by description.
-    written: BTreeMap<String, u64>,
+    /// Objects as they were after our last write, by description.
+    written: BTreeMap<String, Written>,
+    contests: Contests,
     /// Whether objects of ours that are no longer made have been looked for.
     pruned: bool,
+}
+
+/// What is remembered of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Written {
+    /// Digest of what was asked for.
+    asked: u64,
+    /// And of what kube-apiserver made of it.
+    kept: u64,
 }
 
 /// What an apply did.
@@ -27,6 +39,8 @@ pub struct Applier {
 pub struct Applied {
     /// Objects with a name of ours that are not ours. They were left alone.
     pub conflicts: Vec<Conflict>,
+    /// Objects of ours that somebody else keeps changing.
+    pub contests: Vec<Contest>,
     /// What could not be done and why, in one line each.
     pub errors: Vec<String>,
     /// Number of objects written or deleted.
@@ -48,6 +62,7 @@ impl Applier {
             client,
             namespace: namespace.to_owned(),
             written: BTreeMap::new(),
+            contests: Contests::default(),
             pruned: false,
         }
     }
@@ -58,6 +73,7 @@ impl Applier {
         let mut applied = Applied::default();
         // The end of an apply that stopped is in its errors.
         let _stopped = self.try_apply(objects, &mut applied).await;
+        applied.contests = self.contests.all();
         applied
     }
 
@@ -69,7 +85,11 @@ impl Applier {
         for object in &objects.base {
             let conflicts = applied.conflicts.len();
             let result = self.ensure(object, &mut applied.conflicts).await;
-            let stored = result.is_ok() && applied.conflicts.len() == conflicts;
+            let mut stored = result.is_ok() && applied.conflicts.len() == conflicts;
+            if object.is_authority() && self.contests.holds_off(&object.describe(), Instant::now()) {
+                // Left as somebody else made it, unless it was written just now.
+                stored &= matches!(result, Ok(true));
+            }
             applied.note(&object.describe(), result)?;
             if object.is_authority() {
                 applied.authority = stored;
@@ -102,8 +122,9 @@ impl Applier {
     async fn ensure(&mut self, object: &Object, conflicts: &mut Vec<Conflict>) -> Result<bool, kube::Error> {
         let api = cluster::objects(&self.client, &object.resource, object.namespace());
         let live = api.get_opt(object.name()).await?;
+        let held_off = self.contests.holds_off(&object.describe(), Instant::now());
         if let Some(live) = &live {
-            if !desired::ours(&live.metadata) {
+            if !is_ours(object, live) && !object.adopts {
                 conflicts.push(Conflict {
                     object: object.describe(),
                 });
@@ -119,6 +140,10 @@ impl Applier {
                 .as_deref()
                 .and_then(ownership::taken_over);
             if taken_over.is_none() && self.is_as_desired(object, live) {
+                self.contests.as_wanted(&object.describe(), Instant::now());
+                return Ok(false);
+            }
+            if held_off {
                 return Ok(false);
             }
             if let Some(managed_fields) = taken_over {
@@ -131,9 +156,18 @@ impl Applier {
                     .await?;
             }
         }
+        if held_off {
+            return Ok(false);
+        }
         let mut patch = object.object.clone();
         // With the UID, kube-apiserver refuses if the object that was looked at has been replaced by another.
         patch.metadata.uid = live.as_ref().and_then(|live| live.metadata.uid.clone());
+        if live.as_ref().is_some_and(|live| !is_ours(object, live))
+            && let Some(spec) = patch.data.get_mut("spec")
+        {
+            // It may say true, which kube-apiserver takes with no caBundle. The next apply leaves it out.
+            spec["insecureSkipTLSVerify"] = json!(false);
+        }
         let mut parameters = PatchParams::apply(names::MANAGED_BY);
         parameters.force = live.is_some();
         let written = match api.patch(object.name(), &parameters, &Patch::Apply(&patch)).await {
@@ -154,8 +188,18 @@ impl Applier {
             "{}",
             if live.is_some() { "put right" } else { "created" }
         );
-        self.written
-            .insert(object.describe(), digest(&object.object, &written));
+        let written = Written {
+            asked: drift::digest(&value(&object.object), &Value::Null),
+            kept: digest(&object.object, &written),
+        };
+        let before = self.written.insert(object.describe(), written);
+        if before.is_some_and(|before| before.asked == written.asked) {
+            let by = live.as_ref().map_or_else(
+                || "somebody who deletes it".to_owned(),
+                |live| contest::opponent(live.metadata.managed_fields.as_deref()),
+            );
+            self.contests.repaired(&object.describe(), by, Instant::now());
+        }
         Ok(true)
     }
 
@@ -164,18 +208,19 @@ impl Applier {
             || self
                 .written
                 .get(&object.describe())
-                .is_some_and(|written| *written == digest(&object.object, live))
+                .is_some_and(|written| written.kept == digest(&object.object, live))
     }
 
     async fn remove(&mut self, object: &Object) -> Result<bool, kube::Error> {
         let api = cluster::objects(&self.client, &object.resource, object.namespace());
-        let Some(live) = api.get_metadata_opt(object.name()).await? else {
+        let Some(live) = api.get_opt(object.name()).await? else {
             return Ok(false);
         };
-        if !desired::ours(&live.metadata) || live.metadata.deletion_timestamp.is_some() {
+        if !is_ours(object, &live) || live.metadata.deletion_timestamp.is_some() {
             return Ok(false);
         }
         self.written.remove(&object.describe());
+        self.contests.forget(&object.describe());
         let deleted = cluster::delete(&api, object.name(), live.metadata.uid).await?;
         if deleted {
             tracing::info!(object = object.describe(), "deleted: it is not wanted now");
@@ -202,6 +247,11 @@ impl Applier {
         self.pruned = applied.errors.len() == errors;
         Ok(())
     }
+}
+
+/// Whether what is there under the name of `object` is ours.
+fn is_ours(object: &Object, live: &DynamicObject) -> bool {
+    desired::ours(&live.metadata) || registration::same_target(&object.object, live)
 }
 
 /// What tells an object from all others.

@@ -4,12 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::watch_object;
-use kube::{Api, Client, Config};
+use kube::{Client, Config};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseParams};
 use process::shutdown::CancellationToken;
 use tokio::sync::{Notify, watch};
@@ -17,17 +12,16 @@ use tokio::time::Instant;
 
 use crate::cluster::{self, LEASE};
 use crate::finalize;
+use crate::home::Home;
 use crate::lease::{self, Loss};
 use crate::metrics::{Metrics, TurnResult};
 use crate::plan::Environment;
-use crate::reconcile::Reconciler;
+use crate::reconcile::{BURST, Reconciler};
 use crate::reports;
 use crate::watches;
 
 /// Time to give the Lease back, so that the next leader need not wait for its end.
 const RELEASE: Duration = Duration::from_secs(3);
-/// Events come in bursts; this long after the first, one turn sees them all.
-const BURST: Duration = Duration::from_millis(200);
 /// Shortest pause after a failed turn.
 const SOONEST: Duration = Duration::from_secs(1);
 /// Longest pause after failed turns.
@@ -75,26 +69,16 @@ impl Operator {
         watching: Client,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        let namespace = self.environment.namespace.clone();
-
-        let ends = CancellationToken::new();
-        // Before any turn: no finalizer may be added any more.
-        if finalize::namespace_ends(&client, &namespace)
-            .await
-            .unwrap_or(false)
-        {
-            ends.cancel();
-        }
-        let watch = tokio::spawn(watch_namespace(watching.clone(), namespace.clone(), ends.clone()));
+        let home = Home::new(&self.environment.namespace);
+        // Before any turn: no finalizer may be added any more where the namespace ends.
+        home.enter(&client).await?;
+        let watch = tokio::spawn(home.clone().watch(watching.clone()));
         // What ends it is looked at inside, so that the Lease is given back.
-        let result = self.serve(&client, &watching, &shutdown, &ends).await;
+        let result = self.serve(&client, &watching, &shutdown, home.ends()).await;
         // Read once more: a Pod of a namespace that is being deleted may get its signal before the watch its event.
-        if ends.is_cancelled()
-            || finalize::namespace_ends(&client, &namespace)
-                .await
-                .unwrap_or(false)
-        {
-            leave(&client, &namespace, &shutdown).await;
+        home.look(&client).await;
+        if home.ends().is_cancelled() {
+            leave(&client, &self.environment.namespace, &shutdown).await;
         }
         watch.abort();
         result
@@ -228,7 +212,7 @@ impl Operator {
                     self.metrics.turn(TurnResult::success);
                     // `notified` is cancel-safe: a wake-up during a turn is kept for the next wait.
                     if tokio::time::timeout(wait, wake.notified()).await.is_ok() {
-                        tokio::time::sleep(BURST).await;
+                        tokio::time::sleep(reconciler.burst()).await;
                     }
                 }
                 Err(error) => {
@@ -248,26 +232,6 @@ async fn after_failure(wake: &Notify, pause: Duration) {
     let earliest = Instant::now() + SOONEST;
     let _changed = tokio::time::timeout(pause, wake.notified()).await;
     tokio::time::sleep_until(earliest).await;
-}
-
-/// Cancels `ends` when the namespace is being deleted.
-async fn watch_namespace(client: Client, namespace: String, ends: CancellationToken) {
-    let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
-    let mut states = std::pin::pin!(watch_object(api, &namespace).default_backoff());
-    while let Some(state) = states.next().await {
-        match state {
-            Ok(found) => {
-                if found.is_none_or(|object| object.metadata.deletion_timestamp.is_some()) {
-                    tracing::info!(namespace, "the operator's namespace is being deleted");
-                    ends.cancel();
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the watch of the operator's namespace broke off; it is started again");
-            }
-        }
-    }
 }
 
 /// Cleans up after a namespace that is being deleted. Every replica does, whoever leads: it is harmless twice, and
@@ -361,6 +325,26 @@ mod tests {
         let (result, ()) = tokio::join!(run, told);
         result.unwrap();
         assert_eq!(holder(&fake), Value::Null);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_a_wrong_namespace_a_live_installation_is_left_alone() {
+        let (fake, mut operator) = cluster();
+        let registration = "/apis/apiregistration.k8s.io/v1/apiservices/v1.metrics.k8s.io";
+        let ours = json!({"app.kubernetes.io/managed-by": "metricsstack-operator"});
+        fake.put(
+            registration,
+            json!({"metadata": {"name": "v1.metrics.k8s.io", "labels": ours}}),
+        );
+        operator.environment.namespace = "typo".to_owned();
+        let shutdown = CancellationToken::new();
+        let error = operator
+            .run_with(fake.client(), fake.client(), shutdown)
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("\"typo\""), "{error}");
+        assert_eq!(fake.writes(), [""; 0]);
+        assert!(fake.get(registration).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,11 @@ struct State {
     /// The same, for the next call only.
     once: BTreeMap<String, (u16, Value)>,
     writes: Vec<String>,
+    calls: Vec<String>,
+    /// How many more writes are taken before nothing is answered any more.
+    writes_left: Option<usize>,
+    /// Whether a call waits for an answer in vain.
+    hangs: bool,
     version: u64,
 }
 
@@ -56,6 +61,9 @@ impl Fake {
                 } else {
                     serde_json::from_slice(&body).unwrap()
                 };
+                if fake.counts_down(&parts.method) {
+                    std::future::pending::<()>().await;
+                }
                 let (status, answer) = fake.answer(
                     &parts.method,
                     parts.uri.path(),
@@ -110,6 +118,44 @@ impl Fake {
         self.0.lock().unwrap().answers.remove(call);
     }
 
+    /// Takes `writes` more writes; then whoever writes waits for ever.
+    pub(crate) fn hang_after(&self, writes: usize) {
+        self.0.lock().unwrap().writes_left = Some(writes);
+    }
+
+    /// Whether somebody waits for ever.
+    pub(crate) fn hangs(&self) -> bool {
+        self.0.lock().unwrap().hangs
+    }
+
+    /// Answers again.
+    pub(crate) fn go_on(&self) {
+        let mut state = self.0.lock().unwrap();
+        (state.writes_left, state.hangs) = (None, false);
+    }
+
+    fn counts_down(&self, method: &Method) -> bool {
+        let mut state = self.0.lock().unwrap();
+        if *method != Method::GET {
+            match &mut state.writes_left {
+                Some(0) => state.hangs = true,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+        }
+        state.hangs
+    }
+
+    /// Every call, as method, path and query.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.0.lock().unwrap().calls.clone()
+    }
+
+    /// Where there is an object.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.0.lock().unwrap().objects.keys().cloned().collect()
+    }
+
     /// Every write since the last call, as method and path.
     pub(crate) fn writes(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap().writes)
@@ -118,6 +164,7 @@ impl Fake {
     fn answer(&self, method: &Method, path: &str, query: &str, body: Value) -> (u16, Value) {
         let mut state = self.0.lock().unwrap();
         let call = format!("{method} {path}");
+        state.calls.push(format!("{call}?{query}"));
         if method != Method::GET {
             state.writes.push(call.clone());
         }
@@ -231,6 +278,10 @@ fn merge(into: &mut Value, patch: Value) {
     match (into, patch) {
         (Value::Object(into), Value::Object(patch)) => {
             for (key, value) in patch {
+                if value.is_null() {
+                    into.remove(&key);
+                    continue;
+                }
                 merge(into.entry(key).or_insert(Value::Null), value);
             }
         }

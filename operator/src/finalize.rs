@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use contract::names;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
@@ -15,11 +14,13 @@ use tokio::time::Instant;
 use crate::api::MetricsStack;
 use crate::cluster::{self, FINALIZER};
 use crate::kinds::{self, Kind};
-use crate::verify;
+use crate::{adopt, desired, registration, verify};
 
 /// Time for kube-apiserver to stop announcing a version whose APIService is gone. It takes milliseconds; after this
 /// long somebody else has registered it again.
 const UNREGISTERED: Duration = Duration::from_secs(10);
+/// Time for each kube-apiserver to hear of an APIService that points at another Service. It is a watch: milliseconds.
+const HEARD: Duration = Duration::from_secs(2);
 /// Pause between looks at what is on its way out.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,7 +59,7 @@ pub enum Extent {
 /// Removes what is ours, the registration first. What is not ours is left alone, so this is harmless when there is
 /// nothing.
 pub async fn remove(client: &Client, namespace: &str, extent: Extent) -> Result<(), FinalizeError> {
-    remove_registration(client).await?;
+    remove_registration(client, namespace).await?;
     for kind in kinds::made(namespace) {
         if extent == Extent::Everything || kind.namespace != Some(namespace) {
             delete(client, &kind).await?;
@@ -80,8 +81,10 @@ async fn delete(client: &Client, kind: &Kind<'_>) -> Result<Vec<String>, Finaliz
         })
 }
 
-async fn remove_registration(client: &Client) -> Result<(), FinalizeError> {
-    let deleted = delete(client, &kinds::registration()).await?;
+async fn remove_registration(client: &Client, namespace: &str) -> Result<(), FinalizeError> {
+    give_back(client, namespace).await?;
+    let mut deleted = delete(client, &kinds::registration()).await?;
+    deleted.extend(delete_unlabelled(client, namespace).await?);
     let deadline = Instant::now() + UNREGISTERED;
     for name in deleted {
         while lingers(client, &name).await? {
@@ -97,6 +100,51 @@ async fn remove_registration(client: &Client) -> Result<(), FinalizeError> {
         }
     }
     Ok(())
+}
+
+/// What was adopted goes back to the server that it pointed at before, where that still runs.
+async fn give_back(client: &Client, namespace: &str) -> Result<(), FinalizeError> {
+    let on_error = |source| FinalizeError::Delete {
+        what: "the APIServices of ours that were somebody else's (they are given back)".to_owned(),
+        source,
+    };
+    let mut given_back = false;
+    for service in cluster::api_services(client).await.map_err(on_error)? {
+        if registration::is_ours(&service, namespace)
+            && service.metadata.deletion_timestamp.is_none()
+            && adopt::give_back(client, &service).await.map_err(on_error)?
+        {
+            tracing::info!(
+                name = service.name_any(),
+                "given back to the server that it pointed at before"
+            );
+            given_back = true;
+        }
+    }
+    if given_back {
+        // Until then metrics-api goes on answering.
+        tokio::time::sleep(HEARD).await;
+    }
+    Ok(())
+}
+
+/// One that has lost our label points at our Service all the same, and would point at nothing.
+async fn delete_unlabelled(client: &Client, namespace: &str) -> Result<Vec<String>, FinalizeError> {
+    let on_error = |source| FinalizeError::Delete {
+        what: "the APIServices that point at our Service".to_owned(),
+        source,
+    };
+    let api = cluster::objects(client, &kinds::registration().resource, None);
+    let mut deleted = Vec::new();
+    for service in cluster::api_services(client).await.map_err(on_error)? {
+        if !desired::ours(&service.metadata) && registration::points_at_us(&service, namespace) {
+            let (name, uid) = (service.name_any(), service.uid());
+            cluster::delete(&api, &name, uid).await.map_err(on_error)?;
+            tracing::info!(name, "deleted: it had lost its label, but pointed at our Service");
+            deleted.push(name);
+        }
+    }
+    Ok(deleted)
 }
 
 async fn lingers(client: &Client, name: &str) -> Result<bool, FinalizeError> {
@@ -183,15 +231,6 @@ async fn set_finalizers(
     api.patch_metadata(names::STACK_NAME, &parameters, &Patch::Merge(patch))
         .await
         .map(|_| ())
-}
-
-/// Whether the operator's namespace is on its way out.
-pub async fn namespace_ends(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
-    let api: Api<Namespace> = Api::all(client.clone());
-    Ok(api
-        .get_metadata_opt(namespace)
-        .await?
-        .is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
 /// The operator's namespace is being deleted, and with it the operator: what it leaves behind elsewhere goes, and the

@@ -37,6 +37,7 @@ pub(crate) fn two_nodes() -> Observed {
         ..NodeFacts::default()
     };
     Observed {
+        namespace: "ns".to_owned(),
         nodes: ["a", "b"].map(node).to_vec(),
         authentication: serde_json::from_value(json!({"data": {
             "requestheader-client-ca-file": "-----BEGIN CERTIFICATE-----\n",

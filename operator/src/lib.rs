@@ -3,10 +3,12 @@
 //! The steps of a reconcile are the modules of that name: [`observe`], [`plan`], [`desired`], [`apply`], [`verify`],
 //! [`diagnose`], [`status`]. Those that compute take no client and no clock: time is an argument.
 
+pub mod adopt;
 pub mod api;
 pub mod apply;
 pub mod certificates;
 pub mod cluster;
+pub mod contest;
 pub mod controller;
 pub mod delete_stack;
 pub mod desired;
@@ -18,6 +20,7 @@ mod fake;
 pub mod finalize;
 #[cfg(test)]
 mod fixtures;
+mod home;
 mod kinds;
 mod lease;
 pub mod metrics;
@@ -25,6 +28,7 @@ pub mod observe;
 mod ownership;
 pub mod plan;
 pub mod reconcile;
+pub mod registration;
 pub mod reports;
 mod restart;
 pub mod status;

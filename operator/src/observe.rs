@@ -13,12 +13,16 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
+use crate::adopt::FormerServer;
 use crate::cluster::{self, KUBE_SYSTEM};
-use crate::reports;
+use crate::contest::Contest;
+use crate::{registration, reports};
 
 /// Everything seen. Plain data: nothing here asks the cluster again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
+    /// The operator's namespace.
+    pub namespace: String,
     /// Every Node, with what scheduling needs. Those of an earlier look where they cannot be read now.
     pub nodes: Vec<NodeFacts>,
     /// The Secret with the certificate authority.
@@ -41,6 +45,10 @@ pub struct Observed {
     pub read: Read,
     /// Objects with a name of ours but without our label. They were not touched.
     pub conflicts: Vec<Conflict>,
+    /// Objects of ours that somebody else keeps changing.
+    pub contests: Vec<Contest>,
+    /// Servers that adopted `APIServices` pointed at before, and that still run.
+    pub former_servers: Vec<FormerServer>,
     /// What could not be applied and why, in one line.
     pub apply_error: Option<String>,
     /// What could not be read and why, in one line each. It is empty above, which does not mean that there is none.
@@ -48,6 +56,12 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Whether this `APIService` is ours.
+    #[must_use]
+    pub fn owns(&self, service: &APIService) -> bool {
+        registration::is_ours(service, &self.namespace)
+    }
+
     /// Whether this part could be read.
     #[must_use]
     pub fn sees(&self, part: Part) -> bool {
@@ -232,6 +246,7 @@ impl Observer {
             |slices| ready_endpoints(&slices.items),
         );
         Ok(Observed {
+            namespace: self.namespace.clone(),
             nodes: self
                 .nodes
                 .as_ref()
@@ -315,7 +330,7 @@ pub(crate) fn endpoint_labels() -> String {
 }
 
 /// Addresses that take connections: unset counts as ready.
-fn ready_endpoints(slices: &[EndpointSlice]) -> usize {
+pub(crate) fn ready_endpoints(slices: &[EndpointSlice]) -> usize {
     slices
         .iter()
         .flat_map(|slice| slice.endpoints.iter().flatten())

@@ -9,11 +9,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntr
 use serde_json::Value;
 
 /// Fields that others may write: labels and annotations of the object, its status, and the annotations of a Pod
-/// template, which is how `kubectl rollout restart` works.
-const FREE: [&[&str]; 3] = [
+/// template, which is how `kubectl rollout restart` works; and what registries and older clusters give to a
+/// ServiceAccount.
+const FREE: [&[&str]; 5] = [
     &["f:metadata"],
     &["f:status"],
     &["f:spec", "f:template", "f:metadata", "f:annotations"],
+    &["f:imagePullSecrets"],
+    &["f:secrets"],
 ];
 
 /// The object's `managedFields` with everything that others have no business with made ours, or none if there is no
@@ -30,7 +33,7 @@ pub(crate) fn taken_over(entries: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFi
                 .iter()
                 .filter_map(|path| project(&fields, path))
                 .reduce(union);
-            let rest = FREE.iter().fold(fields, |fields, path| without(fields, path));
+            let rest = contested(fields);
             if !is_empty(&rest) {
                 taken = union(taken, rest);
             }
@@ -53,13 +56,28 @@ pub(crate) fn taken_over(entries: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFi
     Some(result)
 }
 
-fn is_ours(entry: &ManagedFieldsEntry) -> bool {
+/// The fields that others have no business with.
+fn contested(fields: Value) -> Value {
+    FREE.iter().fold(fields, |fields, path| without(fields, path))
+}
+
+/// Whether this entry holds such fields.
+pub(crate) fn interferes(entry: &ManagedFieldsEntry) -> bool {
+    entry
+        .fields_v1
+        .as_ref()
+        .is_some_and(|FieldsV1(fields)| !is_empty(&contested(fields.clone())))
+}
+
+/// Whether this entry is our own.
+pub(crate) fn is_ours(entry: &ManagedFieldsEntry) -> bool {
     entry.manager.as_deref() == Some(names::MANAGED_BY)
         && entry.operation.as_deref() == Some("Apply")
         && !is_sub(entry)
 }
 
-fn is_other(entry: &ManagedFieldsEntry) -> bool {
+/// Whether this entry is somebody else's word about the object, not about its status or scale.
+pub(crate) fn is_other(entry: &ManagedFieldsEntry) -> bool {
     !is_ours(entry) && !is_sub(entry)
 }
 
@@ -195,6 +213,19 @@ mod tests {
         ];
         assert_eq!(taken_over(&entries), None);
         assert_eq!(taken_over(&[]), None);
+    }
+
+    #[test]
+    fn what_others_give_to_a_service_account_stays_theirs() {
+        for field in ["f:imagePullSecrets", "f:secrets"] {
+            let theirs = entry(
+                "openshift",
+                "Update",
+                "",
+                json!({field: {"k:{\"name\":\"x\"}": {}}}),
+            );
+            assert_eq!(taken_over(&[ours(), theirs]), None, "{field}");
+        }
     }
 
     #[test]

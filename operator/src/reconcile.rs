@@ -19,7 +19,7 @@ use crate::finalize::{self, Extent, FinalizeError};
 use crate::metrics::Metrics;
 use crate::observe::{ObserveError, Observed, Observer, Read};
 use crate::plan::{self, Environment, Plan, Refusal, Registration};
-use crate::{cluster, reports, restart, status, verify};
+use crate::{adopt, cluster, reports, restart, status, verify};
 
 /// Time between turns when all is well: metrics are read, kubelets looked at, and objects compared that often.
 const QUIET: Duration = Duration::from_secs(30);
@@ -29,6 +29,10 @@ const EAGER: Duration = Duration::from_secs(2);
 const REGISTERED: Duration = Duration::from_secs(10);
 /// How many reads must fail before that is said.
 const TRIES: u32 = 2;
+/// Events come in bursts; this long after the first, one turn sees them all.
+pub(crate) const BURST: Duration = Duration::from_millis(200);
+/// The same while somebody else keeps changing an object of ours.
+const CONTESTED: Duration = Duration::from_secs(5);
 /// Pause between reads.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -68,6 +72,8 @@ pub struct Reconciler {
     last_good: Option<MetricsStackSpec>,
     /// How many turns in a row could not read what all else rests on.
     blind: u32,
+    /// Whether somebody else keeps changing an object of ours.
+    contested: bool,
     /// Since when something is not as it shall be.
     unready: Option<Instant>,
 }
@@ -92,6 +98,7 @@ impl Reconciler {
             authority: None,
             last_good: None,
             blind: 0,
+            contested: false,
             unready: None,
         }
     }
@@ -127,10 +134,19 @@ impl Reconciler {
         Ok(self.wait(&status, next_check))
     }
 
-    /// Another stack gets another authority, and has another spec.
+    /// How long a turn waits after a change was heard. Not every write of somebody who keeps changing what is ours is
+    /// worth a turn.
+    #[must_use]
+    pub fn burst(&self) -> Duration {
+        if self.contested { CONTESTED } else { BURST }
+    }
+
+    /// Another stack gets another authority, and has another spec. Who changed the objects of this one is forgotten.
     fn forget(&mut self) {
         self.authority = None;
         self.last_good = None;
+        self.contested = false;
+        self.applier = Applier::new(self.client.clone(), &self.environment.namespace);
     }
 
     async fn finalize(&self) -> Result<(), FinalizeError> {
@@ -191,7 +207,16 @@ impl Reconciler {
         if let Ok(api_services) = cluster::api_services(&self.client).await {
             observed.api_services = api_services;
         }
+        match adopt::former_servers(&self.client, &observed.api_services).await {
+            Ok(servers) => observed.former_servers = servers,
+            Err(error) => tracing::warn!(
+                error = cluster::describe(&error),
+                "failed to see whether the former metrics server still runs"
+            ),
+        }
         observed.conflicts = applied.conflicts;
+        self.contested = !applied.contests.is_empty();
+        observed.contests = applied.contests;
         observed.apply_error = (!applied.errors.is_empty()).then(|| applied.errors.join(". "));
 
         let outcome = outcome.as_ref();
@@ -266,10 +291,7 @@ impl Reconciler {
             Ok(plan) => plan.registration == Registration::Register,
             Err(_) => {
                 !observed.api_services.is_empty()
-                    && observed
-                        .api_services
-                        .iter()
-                        .all(|service| desired::ours(&service.metadata))
+                    && observed.api_services.iter().all(|service| observed.owns(service))
             }
         };
         if !due {

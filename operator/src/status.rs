@@ -2,6 +2,7 @@
 //! changed, so that no write leads to the next.
 
 mod conditions;
+mod settle;
 
 use contract::names;
 use jiff::Timestamp;
@@ -13,7 +14,6 @@ use crate::api::{
     MetricsStackStatus,
 };
 use crate::certificates::KeyPair;
-use crate::desired;
 use crate::diagnose::{self, Diagnosis, Finding, Kubelets, Reason, Severity};
 use crate::observe::{ObserveError, Observed};
 use crate::plan::{self, Plan, Refusal};
@@ -49,7 +49,7 @@ pub fn status(
     let ready = conditions::ready(&judged, findings, kubelets);
     let degraded = conditions::degraded(findings);
     let conditions = [ready].into_iter().chain(judged).chain([degraded]);
-    MetricsStackStatus {
+    let mut status = MetricsStackStatus {
         observed_generation: generation,
         conditions: conditions
             .map(|judged| judged.into_condition(previous, generation, now))
@@ -68,7 +68,9 @@ pub fn status(
             .min(),
         certificates,
         kubelets: Some(kubelets_status(previous, kubelets)),
-    }
+    };
+    settle::settle(&mut status, previous);
+    status
 }
 
 /// The generation that the status is about: not a new one before metrics-api runs as it asks. Until then, what answers
@@ -167,7 +169,7 @@ fn api_services(observed: &Observed) -> Vec<ApiServiceStatus> {
             ApiServiceStatus {
                 name: service.name_any(),
                 service: plan::target(service),
-                managed: desired::ours(&service.metadata),
+                managed: observed.owns(service),
                 available,
                 reason,
             }
@@ -193,7 +195,7 @@ fn kubelets_status(previous: Option<&MetricsStackStatus>, kubelets: &Kubelets) -
             .map(|group| FailingKubelets {
                 reason: group.class.as_str().to_owned(),
                 count: count(group.nodes.len()),
-                examples: settle(before.unwrap_or_default(), group),
+                examples: same_examples(before.unwrap_or_default(), group),
             })
             .collect(),
     }
@@ -201,7 +203,7 @@ fn kubelets_status(previous: Option<&MetricsStackStatus>, kubelets: &Kubelets) -
 
 /// Messages may hold what differs from try to try, such as a local port. While the same nodes fail alike, the first
 /// message stays.
-fn settle(before: &[FailingKubelets], group: &diagnose::FailingGroup) -> Vec<String> {
+fn same_examples(before: &[FailingKubelets], group: &diagnose::FailingGroup) -> Vec<String> {
     let examples: Vec<_> = group.examples().iter().map(|example| shorten(example)).collect();
     let node = |example: &String| example.split(':').next().unwrap_or_default().to_owned();
     let nodes = |examples: &[String]| examples.iter().map(node).collect::<Vec<_>>();

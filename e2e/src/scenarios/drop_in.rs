@@ -27,9 +27,7 @@ const ROLLED_OUT_WITHIN: &str = "--timeout=120s";
 pub(super) async fn by_image_only(context: &Context) -> Result<()> {
     context.remove_everything().await?;
     let folder = peer::downloaded().await?;
-    by_manifests(context, &folder.join("manifests/base"))
-        .await
-        .context("manifests/base")?;
+    by_manifests(context).await.context("manifests/base")?;
     let chart = folder.join("charts/metrics-server");
     for (kind, values) in kinds(context).await? {
         by_chart(context, &chart, &values)
@@ -39,8 +37,9 @@ pub(super) async fn by_image_only(context: &Context) -> Result<()> {
     cert_manager_makes_the_same_pod(context, &chart).await
 }
 
-async fn by_manifests(context: &Context, base: &Path) -> Result<()> {
-    let base = path(base)?;
+/// metrics-server's manifests with our image.
+pub(super) async fn manifests(context: &Context) -> Result<String> {
+    let base = path(&peer::downloaded().await?.join("manifests/base"))?;
     let rendered = context.kubectl(&["kustomize", &base]).await?;
     let manifest: String = rendered.lines().fold(String::new(), |mut manifest, line| {
         match line.split_once("image: ") {
@@ -50,6 +49,11 @@ async fn by_manifests(context: &Context, base: &Path) -> Result<()> {
         manifest.push('\n');
         manifest
     });
+    Ok(manifest)
+}
+
+async fn by_manifests(context: &Context) -> Result<()> {
+    let manifest = manifests(context).await?;
     context.apply(&manifest).await?;
     let works = works(context).await;
     let delete = ["delete", "--ignore-not-found", "--filename", "-"];
@@ -117,7 +121,7 @@ fn image_values() -> Vec<String> {
 }
 
 /// `kubectl top` works, and nothing was asked that metrics-server's roles forbid.
-async fn works(context: &Context) -> Result<()> {
+pub(super) async fn works(context: &Context) -> Result<()> {
     let deployment = format!("deployment/{NAME}");
     let namespace = ["--namespace", NAMESPACE];
     let status = ["rollout", "status", &deployment, ROLLED_OUT_WITHIN];

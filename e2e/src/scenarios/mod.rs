@@ -6,6 +6,8 @@
 )]
 
 mod access;
+mod adopt;
+mod contested;
 mod context;
 pub(crate) mod diagnostics;
 mod exposition;
@@ -173,6 +175,7 @@ scenarios! {
     Operator Default "rolling-restart" 4 rolling_restart::fails_no_read;
     Operator Default "bad-spec" 4 bad_spec::is_refused;
     Operator Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
+    Operator Default "contested-object" 4 contested::is_named_and_left_alone;
     Operator Default "stack-deletion" 6 removal::of_the_stack;
     Operator Default "helm-uninstall" 4 removal::of_the_release;
     Operator Default "namespace-deletion" 5 removal::of_the_namespace;
@@ -181,6 +184,7 @@ scenarios! {
     Aggregation Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
     Aggregation Csr "verify-signed" 5 kubelet_certificates::signed_are_verified;
     Aggregation Csr "aggregated-api" 5 aggregated_api::works_with_kubectl;
+    Aggregation Csr "adopt" 6 adopt::there_and_back;
     Aggregation Csr "drop-in" 9 drop_in::by_image_only;
 
     Measurements Default "lost-replicas-by-protocol" 29 lost_replicas::are_measured;

@@ -60,6 +60,9 @@ pub struct MetricsStackSpec {
     /// Lifetimes of the certificates that the operator makes and renews.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates: Option<CertificatesSpec>,
+    /// The registration of `metrics.k8s.io` with kube-apiserver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_service: Option<ApiServiceSpec>,
 }
 
 /// See [`MetricsStackSpec::metrics_api`].
@@ -193,6 +196,19 @@ pub struct CertificatesSpec {
     pub leaf_validity: Option<String>,
 }
 
+/// See [`MetricsStackSpec::api_service`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiServiceSpec {
+    /// What becomes of an APIService of `metrics.k8s.io` that belongs to another program, such as metrics-server. `Never`
+    /// (default): it is left alone, and nothing is registered beside it. `Unmanaged`: it is taken over if its Service has
+    /// been gone or without endpoints for a minute. `Always`: also if it works, once metrics-api is ready. The other
+    /// program is left running and named in the status; when the stack is deleted, it gets the APIService back if it
+    /// still runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<AdoptPolicy>,
+}
+
 /// Declares an enum whose values are spelled in a spec as in a flag.
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)* }) => {
@@ -219,6 +235,20 @@ words! {
         IfNotPresent = "IfNotPresent",
         /// Never: the node must have it.
         Never = "Never",
+    }
+}
+
+words! {
+    /// What becomes of an `APIService` of somebody else.
+    #[derive(Default)]
+    AdoptPolicy {
+        /// It is left alone.
+        #[default]
+        Never = "Never",
+        /// It is taken over if nobody answers for it.
+        Unmanaged = "Unmanaged",
+        /// It is taken over.
+        Always = "Always",
     }
 }
 

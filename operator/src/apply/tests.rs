@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::*;
@@ -286,4 +288,62 @@ async fn without_a_place_for_the_authority_what_runs_keeps_its_certificates() {
     }
     let fake = Fake::default();
     assert!(Applier::new(fake.client(), "ns").apply(&objects).await.authority);
+}
+
+/// Somebody who wants another selector.
+fn meddle(fake: &Fake) {
+    let mut service = fake.get(SERVICE).unwrap();
+    service["spec"]["selector"] = json!({"app": "theirs"});
+    service["metadata"]["managedFields"] = json!([
+        {"manager": "metricsstack-operator", "operation": "Apply", "time": "2026-11-24T05:00:00Z", "fieldsV1": {}},
+        {"manager": "meddler", "operation": "Update", "time": "2026-11-24T05:00:01Z",
+            "fieldsV1": {"f:spec": {"f:selector": {"f:app": {}}}}},
+    ]);
+    fake.put(SERVICE, service);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fight_is_named_and_not_fought() {
+    let (fake, objects) = (Fake::default(), wanted(Registration::AwaitEndpoint));
+    let mut hands = Applier::new(fake.client(), "ns");
+    hands.apply(&objects).await;
+    fake.writes();
+    let mut writes = 0;
+    let mut said = Vec::new();
+    for _ in 0..300 {
+        meddle(&fake);
+        let applied = hands.apply(&objects).await;
+        assert_eq!(applied.errors, [""; 0]);
+        writes += fake.writes().len();
+        said.push(applied.contests);
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    // Five repairs, and one each after 30, 60 and 120 s; a repair is two patches.
+    assert_eq!(writes, 2 * (5 + 3));
+    let contest = Contest {
+        object: "Service ns/metrics-api".to_owned(),
+        by: "the field manager \"meddler\" (Update, within seconds)".to_owned(),
+    };
+    assert!(
+        said[4..].iter().all(|said| *said == [contest.clone()]),
+        "{said:?}"
+    );
+    assert!(said[..4].iter().all(Vec::is_empty));
+
+    // The other one has gone: the object is put right, and after a while there is nothing to tell.
+    tokio::time::advance(Duration::from_mins(10)).await;
+    assert_eq!(hands.apply(&objects).await.contests.len(), 0);
+    let selector = fake.get(SERVICE).unwrap()["spec"]["selector"].clone();
+    assert_eq!(selector["app.kubernetes.io/name"], "metrics-api");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_plan_is_no_fight() {
+    let fake = Fake::default();
+    let mut hands = Applier::new(fake.client(), "ns");
+    for replicas in [1, 2].into_iter().cycle().take(20) {
+        let mut plan = planned(&json!({}), &Observed::default()).unwrap();
+        plan.metrics_api.replicas = replicas;
+        assert_eq!(hands.apply(&objects(&plan)).await.contests, []);
+    }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{
 };
 
 use super::cluster_wide;
+use crate::adopt::FORMER;
 use crate::certificates::Certificates;
 use crate::cluster::api_service_name;
 
@@ -14,9 +15,16 @@ use crate::cluster::api_service_name;
 const GROUP_PRIORITY: i32 = 100;
 const VERSION_PRIORITY: i32 = 100;
 
-pub(super) fn metrics(namespace: &str, version: &str, certificates: &Certificates) -> APIService {
+pub(super) fn metrics(
+    namespace: &str,
+    version: &str,
+    certificates: &Certificates,
+    former: Option<&str>,
+) -> APIService {
+    let mut metadata = cluster_wide(&api_service_name(version));
+    metadata.annotations = former.map(|former| [(FORMER.to_owned(), former.to_owned())].into());
     APIService {
-        metadata: cluster_wide(&api_service_name(version)),
+        metadata,
         spec: Some(APIServiceSpec {
             group: Some(names::METRICS_GROUP.to_owned()),
             version: Some(version.to_owned()),

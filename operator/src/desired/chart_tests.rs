@@ -15,7 +15,7 @@ const CHART: &str = include_str!("../../../charts/install.yaml");
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 #[derive(Deserialize)]
-struct Document {
+pub(crate) struct Document {
     kind: String,
     metadata: ObjectMeta,
     #[serde(default)]
@@ -23,7 +23,7 @@ struct Document {
 }
 
 /// Roles and ClusterRoles of the chart. Each is bound to the operator where it is.
-fn roles() -> Vec<Document> {
+pub(crate) fn roles() -> Vec<Document> {
     let documents = serde_yaml::Deserializer::from_str(CHART);
     let documents = documents.map(|document| serde_yaml::Value::deserialize(document).unwrap());
     documents
@@ -34,15 +34,21 @@ fn roles() -> Vec<Document> {
 
 /// One thing that somebody may do. Without a name: to any.
 #[derive(Clone, Debug)]
-struct Right {
+pub(crate) struct Right {
     namespace: Option<String>,
     group: String,
-    resource: String,
-    verb: String,
+    pub(crate) resource: String,
+    pub(crate) verb: String,
     name: Option<String>,
 }
 
-fn right(namespace: Option<&str>, group: &str, resource: &str, verb: &str, name: Option<&str>) -> Right {
+pub(crate) fn right(
+    namespace: Option<&str>,
+    group: &str,
+    resource: &str,
+    verb: &str,
+    name: Option<&str>,
+) -> Right {
     Right {
         namespace: namespace.map(str::to_owned),
         group: group.to_owned(),
@@ -53,7 +59,7 @@ fn right(namespace: Option<&str>, group: &str, resource: &str, verb: &str, name:
 }
 
 /// As RBAC's authorizer decides: a rule with names allows nothing without one.
-fn allows(roles: &[Document], wanted: &Right) -> bool {
+pub(crate) fn allows(roles: &[Document], wanted: &Right) -> bool {
     let has = |list: Option<&Vec<String>>, word: &String| list.is_some_and(|list| list.contains(word));
     roles
         .iter()

@@ -16,6 +16,7 @@ use kube::Resource;
 use kube::core::{ApiResource, DynamicObject, TypeMeta};
 use serde::Serialize;
 
+use crate::cluster::api_service_name;
 use crate::plan::{Plan, Registration};
 
 /// What shall be, in the order in which it is applied, and what shall not.
@@ -40,6 +41,8 @@ pub struct Object {
     pub resource: ApiResource,
     /// The object itself, without fields that are somebody else's.
     pub object: DynamicObject,
+    /// Whether it takes the place of one of somebody else.
+    pub adopts: bool,
 }
 
 impl Object {
@@ -59,7 +62,11 @@ impl Object {
             metadata: object.meta().clone(),
             data,
         };
-        Self { resource, object }
+        Self {
+            resource,
+            object,
+            adopts: false,
+        }
     }
 
     /// Whether this is the Secret with the certificate authority.
@@ -147,7 +154,15 @@ pub fn objects(plan: &Plan) -> Objects {
 
     let registration: Vec<_> = names::METRICS_VERSIONS
         .into_iter()
-        .map(|version| Object::new(&api_service::metrics(namespace, version, &plan.certificates)))
+        .map(|version| {
+            let name = api_service_name(version);
+            let former = plan.former.get(&name).map(String::as_str);
+            let service = api_service::metrics(namespace, version, &plan.certificates, former);
+            Object {
+                adopts: plan.adopts.contains(&name),
+                ..Object::new(&service)
+            }
+        })
         .collect();
     let (api_services, unregistered) = match plan.registration {
         Registration::Register => (registration, Vec::new()),
@@ -181,7 +196,7 @@ fn cluster_wide(name: &str) -> ObjectMeta {
 }
 
 /// Labels of everything we make.
-fn labels() -> BTreeMap<String, String> {
+pub(crate) fn labels() -> BTreeMap<String, String> {
     let mut labels = selector();
     labels.insert(names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned());
     labels.insert("app.kubernetes.io/part-of".to_owned(), "metricsstack".to_owned());
@@ -199,6 +214,6 @@ fn selector() -> BTreeMap<String, String> {
 }
 
 #[cfg(test)]
-mod chart_tests;
+pub(crate) mod chart_tests;
 #[cfg(test)]
 mod tests;

@@ -107,6 +107,27 @@ fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>, kubelets: &Ku
         );
         findings.push(Finding::new(Reason::ObjectConflict, Severity::Failure, evidence));
     }
+    for server in &observed.former_servers {
+        let runs = match &server.deployment {
+            Some((namespace, name)) => format!(
+                "whose Deployment {namespace}/{name} still runs; this removes it: kubectl delete deployment --namespace \
+                 {namespace} {name}"
+            ),
+            None => "which still has endpoints".to_owned(),
+        };
+        let evidence = format!(
+            "APIService {} was taken over from the Service {}, {runs}",
+            server.api_service, server.service
+        );
+        findings.push(Finding::new(Reason::FormerServerRuns, Severity::Note, evidence));
+    }
+    for contest in &observed.contests {
+        let evidence = format!(
+            "{} is changed by {} as often as the operator puts it right",
+            contest.object, contest.by
+        );
+        findings.push(Finding::new(Reason::ObjectContested, Severity::Warning, evidence));
+    }
     if let Some(error) = &observed.apply_error {
         findings.push(Finding::new(Reason::ApplyFailed, Severity::Failure, error));
     }

@@ -13,6 +13,8 @@ pub enum Reason {
     CertificatesUnavailable,
     /// An object with a name of ours belongs to somebody else.
     ObjectConflict,
+    /// Somebody else keeps changing an object of ours.
+    ObjectContested,
     /// kube-apiserver did not take an object.
     ApplyFailed,
     /// An `APIService` of the group belongs to somebody else.
@@ -37,6 +39,8 @@ pub enum Reason {
     ReadFailed,
     /// A replica does not tell what it knows about kubelets.
     ReportUnavailable,
+    /// The server whose `APIService` was adopted still runs.
+    FormerServerRuns,
     /// Kubelets are trusted by a pinned key.
     KubeletsPinned,
     /// Kubelets are not verified at all.
@@ -61,6 +65,7 @@ impl Reason {
             Self::InvalidSpec,
             Self::CertificatesUnavailable,
             Self::ObjectConflict,
+            Self::ObjectContested,
             Self::ApplyFailed,
             Self::ForeignApiService,
             Self::AggregationDisabled,
@@ -76,6 +81,7 @@ impl Reason {
         .chain([
             Self::ReadFailed,
             Self::ReportUnavailable,
+            Self::FormerServerRuns,
             Self::KubeletsPinned,
             Self::KubeletsNotVerified,
         ])
@@ -111,6 +117,7 @@ impl Reason {
                 "An object with a name that the operator needs exists without its label, so it was not touched.",
                 "Delete or rename that object, or install the operator in another namespace.",
             ),
+            Self::ObjectContested => OBJECT_CONTESTED,
             Self::ApplyFailed => (
                 "kube-apiserver did not take an object.",
                 "If it names a field that the MetricsStack sets, correct the spec. If it says forbidden, restore the \
@@ -119,8 +126,9 @@ impl Reason {
             Self::ForeignApiService => (
                 "Another program answers this API group. Two of them would answer by turns, so the operator registers \
                  nothing while that is so.",
-                "Remove the other one (metrics-server: uninstall its chart or manifests); the operator takes over \
-                 within seconds. Or delete the MetricsStack and keep the other one.",
+                "Set spec.apiService.adopt to Always to take it over without a failed request, or to Unmanaged if it \
+                 answers nobody any more. Or remove the other one (metrics-server: uninstall its chart or manifests); the \
+                 operator takes over within seconds. Or delete the MetricsStack and keep the other one.",
             ),
             Self::AggregationDisabled => (
                 "kube-apiserver does not publish a front-proxy authority, so it cannot tell an extension API server \
@@ -170,6 +178,7 @@ impl Reason {
                 "The operator must reach metrics-api's Pods on port 10250: look for network policies. After a change of \
                  certificates it passes within two minutes.",
             ),
+            Self::FormerServerRuns => FORMER_SERVER_RUNS,
             Self::KubeletsPinned => (
                 "Their certificates are not signed by the cluster's CA (kubeadm's default), so mode Auto trusts each \
                  by the public key it showed first.",
@@ -185,6 +194,21 @@ impl Reason {
         Entry { cause, remedy }
     }
 }
+
+const FORMER_SERVER_RUNS: (&str, &str) = (
+    "Nobody asks it any more, but it goes on scraping every kubelet. While it runs, it gets its APIService \
+     back when the MetricsStack is deleted.",
+    "Remove its Deployment when you are content with the new one. `helm uninstall` or deleting its manifests \
+     takes the APIService too; the operator registers itself again within seconds.",
+);
+
+const OBJECT_CONTESTED: (&str, &str) = (
+    "Two controllers write one object. The operator leaves it alone for a while, longer each time up to ten \
+     minutes, so that they do not keep each other busy; until then it is as the other one wants it.",
+    "Have the other one leave the object alone: a GitOps tool must not manage what the operator makes, and a \
+     mutating webhook must not change it. What shall be otherwise belongs into the spec of the \
+     MetricsStack.",
+);
 
 fn kubelet(class: ErrorClass) -> (&'static str, &'static str) {
     match class {

@@ -135,20 +135,6 @@ async fn with_the_namespace_only_what_is_outside_goes_and_the_stack_is_let_go() 
 }
 
 #[tokio::test]
-async fn a_namespace_ends_when_it_is_being_deleted_or_gone() {
-    let fake = Fake::default();
-    let path = "/api/v1/namespaces/ns";
-    assert!(namespace_ends(&fake.client(), "ns").await.unwrap());
-    fake.put(path, object("ns", &json!({})));
-    assert!(!namespace_ends(&fake.client(), "ns").await.unwrap());
-    fake.put(
-        path,
-        json!({"metadata": {"name": "ns", "deletionTimestamp": "2026-11-24T00:00:00Z"}}),
-    );
-    assert!(namespace_ends(&fake.client(), "ns").await.unwrap());
-}
-
-#[tokio::test]
 async fn a_copy_of_an_object_that_is_beyond_our_rights_holds_nothing_up() {
     let fake = cluster();
     let copy = "/api/v1/namespaces/ns/services/copy";
@@ -162,4 +148,23 @@ async fn a_copy_of_an_object_that_is_beyond_our_rights_holds_nothing_up() {
     fake.put(own, object("metrics-api", &ours()));
     fake.always(&format!("DELETE {own}"), 403, refusal);
     assert!(remove(&fake.client(), "ns", Extent::Everything).await.is_err());
+}
+
+#[tokio::test]
+async fn an_api_service_of_ours_without_a_label_goes_too() {
+    let fake = cluster();
+    for (version, service) in [("v1", "metrics-api"), ("v1beta1", "metrics-server")] {
+        fake.put(
+            &format!("{APISERVICES}/{version}.metrics.k8s.io"),
+            json!({"metadata": {"name": format!("{version}.metrics.k8s.io")},
+                "spec": {"service": {"namespace": "ns", "name": service},
+                    "groupPriorityMinimum": 100, "versionPriority": 100}}),
+        );
+    }
+    remove(&fake.client(), "ns", Extent::Everything).await.unwrap();
+    assert!(fake.get(&format!("{APISERVICES}/v1.metrics.k8s.io")).is_none());
+    assert!(
+        fake.get(&format!("{APISERVICES}/v1beta1.metrics.k8s.io"))
+            .is_some()
+    );
 }

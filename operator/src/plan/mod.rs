@@ -17,7 +17,8 @@ pub use types::{
     ForeignApiService, KubeletPlan, MetricsApiPlan, Placement, Plan, Problem, Refusal, Registration,
 };
 
-use crate::api::{ImagePullPolicy, MetricsStack, MetricsStackSpec};
+use crate::adopt;
+use crate::api::{AdoptPolicy, ImagePullPolicy, MetricsStack, MetricsStackSpec};
 use crate::certificates::{self, Judgement, Lifetimes, Server};
 use crate::desired;
 use crate::observe::{Observed, Part};
@@ -80,6 +81,7 @@ pub fn plan(
         metrics_api,
         kubelet,
         lifetimes,
+        adopt,
     } = asked;
 
     let server = server(&environment.namespace);
@@ -101,7 +103,18 @@ pub fn plan(
         next_check: certificates.renew_at(),
         certificates,
         renewed,
-        registration: registration(observed),
+        registration: registration(observed, adopt, now),
+        adopts: observed
+            .api_services
+            .iter()
+            .filter(|service| !observed.owns(service) && adopt::takes(adopt, service, now))
+            .map(kube::ResourceExt::name_any)
+            .collect(),
+        former: observed
+            .api_services
+            .iter()
+            .filter_map(|service| Some((service.name_any(), adopt::kept(service, observed.owns(service))?)))
+            .collect(),
         problems,
         keeps_workload,
     })
@@ -112,6 +125,7 @@ struct Asked {
     metrics_api: MetricsApiPlan,
     kubelet: KubeletPlan,
     lifetimes: Lifetimes,
+    adopt: AdoptPolicy,
 }
 
 impl Asked {
@@ -125,11 +139,13 @@ impl Asked {
             metrics_api,
             kubelet,
             certificates,
+            api_service,
         } = spec.clone();
         Self {
             metrics_api: spec::metrics_api(metrics_api.unwrap_or_default(), observed, environment, problems),
             kubelet: spec::kubelet(kubelet.unwrap_or_default(), problems),
             lifetimes: spec::lifetimes(&certificates.unwrap_or_default(), problems),
+            adopt: api_service.and_then(|spec| spec.adopt).unwrap_or_default(),
         }
     }
 }
@@ -138,9 +154,9 @@ impl Asked {
 fn runs(observed: &Observed) -> bool {
     let secrets = [&observed.ca_secret, &observed.serving_secret];
     let secrets = secrets.into_iter().flatten().map(|secret| &secret.metadata);
-    let registrations = observed.api_services.iter().map(|service| &service.metadata);
     let deployment = observed.deployment.iter().map(|deployment| &deployment.metadata);
-    secrets.chain(registrations).chain(deployment).any(desired::ours)
+    secrets.chain(deployment).any(desired::ours)
+        || observed.api_services.iter().any(|service| observed.owns(service))
 }
 
 /// Whether enough was seen to say what the Deployment shall be like. A cluster whose nodes are not seen must not be
@@ -177,18 +193,18 @@ fn trusted(observed: &Observed) -> String {
     let bundles = observed
         .api_services
         .iter()
-        .filter(|service| desired::ours(&service.metadata))
+        .filter(|service| observed.owns(service))
         .filter_map(|service| service.spec.as_ref()?.ca_bundle.as_ref());
     bundles
         .map(|bundle| String::from_utf8_lossy(&bundle.0) + "\n")
         .collect()
 }
 
-fn registration(observed: &Observed) -> Registration {
+fn registration(observed: &Observed, adopt: AdoptPolicy, now: Timestamp) -> Registration {
     let foreign: Vec<_> = observed
         .api_services
         .iter()
-        .filter(|service| !desired::ours(&service.metadata))
+        .filter(|service| !observed.owns(service) && !adopt::takes(adopt, service, now))
         .map(|service| ForeignApiService {
             name: service.name_any(),
             service: target(service),
@@ -196,7 +212,9 @@ fn registration(observed: &Observed) -> Registration {
         .collect();
     if !foreign.is_empty() {
         Registration::Withheld(foreign)
-    } else if observed.ready_endpoints > 0 || !observed.api_services.is_empty() {
+    } else if observed.ready_endpoints > 0
+        || observed.api_services.iter().any(|service| observed.owns(service))
+    {
         // Those that are there stay when the last endpoint goes: removing them would hide what is wrong.
         Registration::Register
     } else {

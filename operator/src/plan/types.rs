@@ -1,6 +1,6 @@
 //! What a plan is made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -25,6 +25,10 @@ pub struct Plan {
     pub renewed: Vec<String>,
     /// Whether the `APIServices` are due.
     pub registration: Registration,
+    /// The `APIServices` to take over from somebody else.
+    pub adopts: BTreeSet<String>,
+    /// What adopted `APIServices` were before, by name.
+    pub former: BTreeMap<String, String>,
     /// What is wrong with the spec. The rest of the plan is then that of the last good one, as far as it is known.
     pub problems: Vec<Problem>,
     /// Whether what follows from spec and nodes (the Deployment and what its flags rest on) is left as it is, because

@@ -1,5 +1,8 @@
+mod adopt;
 mod blindness;
+mod interrupted;
 mod refusal;
+mod rights;
 
 use serde_json::{Value, json};
 
@@ -139,6 +142,20 @@ async fn a_version_of_somebody_else_is_left_alone_and_named() {
     assert_eq!(condition(&fake, "Available").0, "False");
     let status = fake.get(STACK).unwrap()["status"].to_string();
     assert!(status.contains("kube-system/metrics-server"), "{status}");
+}
+
+#[tokio::test]
+async fn a_registration_that_lost_its_label_is_taken_back() {
+    let (fake, mut reconciler) = working().await;
+    let path = format!("{APISERVICES}/v1beta1.metrics.k8s.io");
+    let mut service = fake.get(&path).unwrap();
+    let labels = service["metadata"]["labels"].take();
+    fake.put(&path, service);
+    fake.writes();
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(registrations(&fake.writes()), [format!("PATCH {path}")]);
+    assert_eq!(fake.get(&path).unwrap()["metadata"]["labels"], labels);
+    assert_eq!(condition(&fake, "Available").0, "True");
 }
 
 #[tokio::test]

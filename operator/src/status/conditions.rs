@@ -235,7 +235,10 @@ pub(super) fn kubelets_reachable(observed: &Observed, kubelets: &Kubelets) -> Ju
     if let Some(judged) = unseen(kind, observed, Part::Pods) {
         return judged;
     }
-    let count = format!("{} of {} kubelets answer", kubelets.answering, kubelets.total);
+    let mut count = format!("{} of {} kubelets answer", kubelets.answering, kubelets.total);
+    if !kubelets.pinned.is_empty() {
+        count.push_str(&weaker_trust(kubelets));
+    }
     match kubelets.failing.as_slice() {
         _ if !kubelets.reported => Judged::new(
             kind,
@@ -249,6 +252,15 @@ pub(super) fn kubelets_reachable(observed: &Observed, kubelets: &Kubelets) -> Ju
         [only] => Judged::new(kind, FALSE, Reason::Kubelet(only.class).name(), count),
         [..] => Judged::new(kind, FALSE, "SeveralFailures", count),
     }
+}
+
+/// How many are trusted by less than a certificate of the cluster's CA, and the way out.
+fn weaker_trust(kubelets: &Kubelets) -> String {
+    format!(
+        "; {} of them are on weaker trust, a key pinned at first use. To have them verified instead, set \
+         serverTLSBootstrap: true in their configuration, restart them and approve their requests (kubectl get csr)",
+        kubelets.pinned.len()
+    )
 }
 
 pub(super) fn available(observed: &Observed, outcome: Result<&Plan, &Refusal>) -> Judged {

@@ -314,6 +314,60 @@ fn messages_that_differ_from_try_to_try_do_not_change_the_status() {
 }
 
 #[test]
+fn errors_that_differ_in_a_number_do_not_change_the_status() {
+    let plan = planned(&json!({}), &working());
+    let failing = |port: u16, code: u16| Observed {
+        read: Read::Failed {
+            version: "v1".to_owned(),
+            reason: format!("read tcp 10.0.0.1:{port}: reset ({code})"),
+        },
+        apply_error: Some(format!("Service ns/metrics-api: no answer on {port}")),
+        unseen: [(Part::Nodes, format!("port {port} is closed"))].into(),
+        ..working()
+    };
+    let before = status(None, Some(1), &failing(40_001, 500), plan.as_ref(), at(0));
+    let after = status(
+        Some(&before),
+        Some(1),
+        &failing(40_002, 500),
+        plan.as_ref(),
+        at(15),
+    );
+    assert_eq!(after, before);
+    let other = status(
+        Some(&before),
+        Some(1),
+        &failing(40_003, 503),
+        plan.as_ref(),
+        at(30),
+    );
+    assert_ne!(other, before);
+}
+
+#[test]
+fn how_many_kubelets_are_pinned_is_said_with_the_way_out() {
+    let observed = Observed {
+        replicas: vec![replica(vec![
+            node("a", TlsState::Pinned, None),
+            node("b", TlsState::Verified, None),
+        ])],
+        ..working()
+    };
+    let status = of(&json!({}), &observed);
+    let reachable = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "KubeletsReachable")
+        .unwrap();
+    let expected = "2 of 2 kubelets answer; 1 of them are on weaker trust";
+    assert!(
+        reachable.message.starts_with(expected) && reachable.message.contains("serverTLSBootstrap: true"),
+        "{}",
+        reachable.message
+    );
+}
+
+#[test]
 fn long_texts_are_cut() {
     let observed = Observed {
         apply_error: Some("ü".repeat(50_000)),
