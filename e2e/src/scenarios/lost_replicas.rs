@@ -4,7 +4,7 @@ use std::fmt::{Display, Formatter};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use contract::names::{METRICS_API, METRICS_API_PORT};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
@@ -222,12 +222,23 @@ impl Replica {
         Ok(())
     }
 
-    /// Its process, as the node numbers it.
+    /// Its process, as the node numbers it: the one whose network has its address.
     async fn process(&self, context: &Context) -> Result<String> {
         let pids = self.run(context, &["pgrep", "-x", METRICS_API]).await?;
-        let pids: Vec<_> = pids.split_whitespace().collect();
-        ensure!(pids.len() == 1, "node-{}: the processes {pids:?}", self.node);
-        Ok(pids.concat())
+        let address = format!("-- {}\n", self.address);
+        for pid in pids.split_whitespace() {
+            let routes = format!("/proc/{pid}/net/fib_trie");
+            // One that has ended meanwhile is not the one.
+            let routes = self.run(context, &["cat", &routes]).await.unwrap_or_default();
+            if routes.contains(&address) {
+                return Ok(pid.to_owned());
+            }
+        }
+        bail!(
+            "node-{}: none of the processes {pids:?} has the address {}",
+            self.node,
+            self.address
+        )
     }
 
     /// Packets that its network namespace has received.
@@ -275,7 +286,7 @@ async fn replicas(context: &Context) -> Result<Vec<Replica>> {
             address,
             node: v4.octets()[2],
         }),
-        IpAddr::V6(_) => anyhow::bail!("{name}: the pods' network is IPv4, yet its address is {address}"),
+        IpAddr::V6(_) => bail!("{name}: the pods' network is IPv4, yet its address is {address}"),
     });
     replicas.collect()
 }
