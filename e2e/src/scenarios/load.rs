@@ -1,5 +1,6 @@
 //! A steady load of reads through kube-apiserver, of which each failure is kept.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,15 @@ impl Outcome {
             );
         }
         Ok(())
+    }
+
+    /// How often a read failed, by reason.
+    pub(super) fn reasons(&self) -> BTreeMap<&str, usize> {
+        let mut reasons = BTreeMap::new();
+        for (_, why) in &self.failed {
+            *reasons.entry(why.as_str()).or_default() += 1;
+        }
+        reasons
     }
 
     fn add(&mut self, begun: Instant, result: Result<()>) {

@@ -77,7 +77,11 @@ impl Display for Seen {
             "; the endpoint was removed after {:.1} s, the slowest answer took {:.1} s",
             self.removed_after.as_secs_f64(),
             self.outcome.slowest.as_secs_f64()
-        )
+        )?;
+        for (why, number) in self.outcome.reasons() {
+            write!(f, "; {number} times: {why}")?;
+        }
+        Ok(())
     }
 }
 
