@@ -194,7 +194,8 @@ pub struct Limits {
     pub header_bytes: u32,
     /// Bytes of the body of a request that changes something. Other bodies are not read.
     pub body_bytes: usize,
-    /// Whether HTTP/2 is offered beside HTTP/1.1.
+    /// Whether HTTP/2 is offered beside HTTP/1.1. Over HTTP/2 kube-apiserver sends all requests through one connection: if
+    /// that dies without a word, all of them hang until the endpoint is removed; over HTTP/1.1 only those under way do.
     pub http2: bool,
     /// Streams of one HTTP/2 connection.
     pub streams_per_connection: u32,
@@ -227,7 +228,7 @@ impl Default for Limits {
             request_timeout: Duration::from_mins(1),
             header_bytes: 256 * 1024,
             body_bytes: 3 * 1024 * 1024,
-            http2: true,
+            http2: false,
             streams_per_connection: 100,
             connection_age: Some(Duration::from_mins(5)),
             goaway_chance: 0.0,

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use contract::names::{METRICS_API, METRICS_API_PORT};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::ListParams;
@@ -127,28 +129,32 @@ pub(super) async fn are_measured(context: &Context) -> Result<()> {
         for loss in [Loss::Drained, Loss::Killed, Loss::CutOff] {
             let seen = lose(context, loss).await;
             let seen = seen.with_context(|| format!("{protocol}, {loss}"))?;
+            expect_flags(context, flags).await?;
             context.say(format_args!("{protocol}, {loss}: {seen}"));
         }
     }
-    scale_operator(context, "1").await?;
+    scale_operator(context, 1).await?;
     context.working_stack().await?;
     Ok(())
 }
 
 /// Runs metrics-api with further flags, which the operator would take away.
 async fn serve_with(context: &Context, flags: &[&str]) -> Result<()> {
-    // It puts the Deployment back first, so that flags do not add up.
-    scale_operator(context, "1").await?;
-    context.working_stack().await?;
-    scale_operator(context, "0").await?;
-    let additions: Vec<_> = flags
+    scale_operator(context, 0).await?;
+    let mut deployment = deployment(context).await?;
+    let names: Vec<_> = PROTOCOLS
         .iter()
-        .map(|flag| json!({"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": flag}))
+        .flat_map(|(_, flags)| *flags)
+        .map(|flag| name(flag))
         .collect();
-    let patch = serde_json::to_string(&additions)?;
+    let args = args(&mut deployment)?;
+    args.retain(|arg| !names.contains(&name(arg)));
+    args.extend(flags.iter().map(|&flag| flag.to_owned()));
+    let patch =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": METRICS_API, "args": args}]}}}});
     let namespace = format!("--namespace={NAMESPACE}");
     for args in [
-        ["patch", DEPLOYMENT, "--type=json", "--patch", &patch].as_slice(),
+        ["patch", DEPLOYMENT, "--patch", &patch.to_string()].as_slice(),
         &["rollout", "status", DEPLOYMENT, "--timeout=150s"],
     ] {
         context.kubectl(&[args, &[&namespace]].concat()).await?;
@@ -156,17 +162,53 @@ async fn serve_with(context: &Context, flags: &[&str]) -> Result<()> {
     both_serve(context).await
 }
 
-async fn scale_operator(context: &Context, replicas: &str) -> Result<()> {
-    let (namespace, replicas) = (
+/// The name of a flag.
+fn name(flag: &str) -> &str {
+    flag.split('=').next().unwrap_or(flag)
+}
+
+async fn deployment(context: &Context) -> Result<Deployment> {
+    let api: Api<Deployment> = Api::namespaced(context.client.clone(), NAMESPACE);
+    Ok(api.get(METRICS_API).await?)
+}
+
+fn args(deployment: &mut Deployment) -> Result<&mut Vec<String>> {
+    let spec = deployment
+        .spec
+        .as_mut()
+        .and_then(|spec| spec.template.spec.as_mut());
+    let container = spec.and_then(|spec| spec.containers.first_mut());
+    container
+        .and_then(|container| container.args.as_mut())
+        .context("a Deployment without arguments")
+}
+
+/// An error if what was measured was not what was meant.
+async fn expect_flags(context: &Context, flags: &[&str]) -> Result<()> {
+    let mut deployment = deployment(context).await?;
+    let args = args(&mut deployment)?;
+    ensure!(
+        flags.iter().all(|flag| args.iter().any(|arg| arg == flag)),
+        "{flags:?} are not in {args:?}"
+    );
+    Ok(())
+}
+
+/// Waits until the last of its pods has gone, too: it writes until then.
+async fn scale_operator(context: &Context, replicas: usize) -> Result<()> {
+    let (namespace, wanted) = (
         format!("--namespace={NAMESPACE}"),
         format!("--replicas={replicas}"),
     );
-    context
-        .kubectl(&["scale", OPERATOR, &replicas, &namespace])
-        .await?;
-    let status = ["rollout", "status", OPERATOR, "--timeout=60s", &namespace];
-    context.kubectl(&status).await?;
-    Ok(())
+    context.kubectl(&["scale", OPERATOR, &wanted, &namespace]).await?;
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), NAMESPACE);
+    let its = ListParams::default().labels("app.kubernetes.io/name=metricsstack-operator");
+    eventually("the operator is scaled", BACK_WITHIN, async || {
+        let found = pods.list(&its).await?.items.len();
+        ensure!(found == replicas, "{found} pods instead of {replicas}");
+        Ok(())
+    })
+    .await
 }
 
 /// Loses the replica that most reads go to, under load, and brings it back.

@@ -162,7 +162,12 @@ pub const KNOWN: &[Known] = &[
         "tls-curve-preferences",
         Class::Refused("leave it out: the order is that of rustls, X25519MLKEM768 first"),
     ),
-    switch("disable-http2-serving", SAME),
+    switch(
+        "disable-http2-serving",
+        Class::Honoured(
+            "True unless it is `=false`: over HTTP/1.1 a replica that is cut off costs kube-apiserver one read, over HTTP/2 all of them for 15 s (docs/operations.md).",
+        ),
+    ),
     value("http2-max-streams-per-connection", SAME),
     switch(
         "permit-address-sharing",

@@ -33,8 +33,8 @@ pub struct ServingFlags {
     #[arg(long, value_name = "CERTIFICATE,KEY[:NAME,...]", value_parser = parse_named, help_heading = "Serving")]
     pub tls_sni_cert_key: Vec<NamedCertificate>,
 
-    /// Offer HTTP/1.1 only.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Serving")]
+    /// Offer HTTP/1.1 only: a connection that dies without a word then costs one read, not all of them.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Serving")]
     pub disable_http2_serving: bool,
 
     /// The chance, up to 0.02, that a connection is asked to end after a request.

@@ -344,7 +344,7 @@ fn how_is_served_and_who_is_trusted_is_handed_on() {
         "--tls-cipher-suites=A,B",
         "--tls-sni-cert-key=c,k",
         "--tls-sni-cert-key=d,l:a.example,*.b.example",
-        "--disable-http2-serving",
+        "--disable-http2-serving=false",
         "--goaway-chance=0.01",
         "--shutdown-send-retry-after=true",
         "--strict-transport-security-directives=max-age=31536000,includeSubDomains",
@@ -367,7 +367,7 @@ fn how_is_served_and_who_is_trusted_is_handed_on() {
         [vec![], vec!["a.example".to_owned(), "*.b.example".to_owned()]]
     );
     assert_eq!(settings.tls.by_name[1].key, PathBuf::from("l"));
-    assert!(!settings.limits.http2 && settings.limits.shutdown_send_retry_after);
+    assert!(settings.limits.http2 && settings.limits.shutdown_send_retry_after);
     assert!((settings.limits.goaway_chance - 0.01).abs() < f64::EPSILON);
     assert_eq!(
         settings.strict_transport_security.unwrap(),

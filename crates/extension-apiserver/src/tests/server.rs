@@ -131,6 +131,14 @@ struct Running {
     served: JoinHandle<Result<(), ServeError>>,
 }
 
+/// Both protocols are tested.
+fn limits() -> Limits {
+    Limits {
+        http2: true,
+        ..Limits::default()
+    }
+}
+
 impl World {
     fn new() -> Self {
         let (clients, proxies) = (Authority::new("kubernetes"), Authority::new("front-proxy-ca"));
@@ -170,7 +178,7 @@ impl World {
             certificate: self.path("tls.crt"),
             key: self.path("tls.key"),
         };
-        Server::builder(self.cluster.client(), group, certificate)
+        Server::builder(self.cluster.client(), group, certificate).limits(limits())
     }
 
     async fn start(&self) -> Running {

@@ -105,7 +105,7 @@ async fn objects_are_created_and_watched_over_both_versions_of_http() {
         body_bytes: 1000,
         requests_in_flight: 1,
         request_timeout: Duration::from_secs(2),
-        ..Limits::default()
+        ..limits()
     };
     let builder = Server::builder(world.cluster.client(), group, certificate).limits(limits);
     let mut running = start(builder).await;

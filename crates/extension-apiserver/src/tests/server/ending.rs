@@ -64,7 +64,7 @@ async fn it_can_send_clients_elsewhere_until_those_in_flight_are_answered() {
     let mut running = world
         .start_with(Limits {
             shutdown_send_retry_after: true,
-            ..Limits::default()
+            ..limits()
         })
         .await;
     world.cluster.hold();
@@ -108,7 +108,7 @@ async fn it_can_answer_on_while_clients_learn_that_it_ends() {
     let mut running = world
         .start_with(Limits {
             shutdown_delay: Duration::from_hours(1),
-            ..Limits::default()
+            ..limits()
         })
         .await;
     running.shutdown.take().unwrap().send(()).unwrap();

@@ -10,7 +10,7 @@ async fn a_client_that_says_nothing_is_not_waited_for() {
         .start_with(Limits {
             handshake_timeout: short,
             header_timeout: short,
-            ..Limits::default()
+            ..limits()
         })
         .await;
     let mut silent = TcpStream::connect(running.address).await.unwrap();
@@ -33,7 +33,7 @@ async fn silent_connections_lock_nobody_out() {
         .start_with(Limits {
             connections: 1,
             unproven_connections: 2,
-            ..Limits::default()
+            ..limits()
         })
         .await;
     let mut proxy = world.connect(&running, Some(&world.proxy()), Http::Two).await;
@@ -87,7 +87,7 @@ async fn one_request_too_many_is_sent_away_but_probes_and_masters_are_not() {
     let running = world
         .start_with(Limits {
             requests_in_flight: 1,
-            ..Limits::default()
+            ..limits()
         })
         .await;
     let unread = ask_and_not_read(&world, &running).await;
@@ -122,7 +122,7 @@ async fn no_limit_and_the_largest_limit_are_limits_too() {
                 requests_in_flight,
                 connections: usize::MAX,
                 unproven_connections: usize::MAX,
-                ..Limits::default()
+                ..limits()
             })
             .await;
         let _unread = ask_and_not_read(&world, &running).await;
@@ -141,7 +141,7 @@ async fn slow_clients_hold_up_nobody_and_are_given_up() {
         .start_with(Limits {
             requests_in_flight: 3,
             request_timeout: Duration::from_secs(3),
-            ..Limits::default()
+            ..limits()
         })
         .await;
     let socket = TcpSocket::new_v4().unwrap();
@@ -188,7 +188,7 @@ async fn a_body_is_not_waited_for() {
     let running = world
         .start_with(Limits {
             request_timeout: Duration::from_hours(1),
-            ..Limits::default()
+            ..limits()
         })
         .await;
     let answered = async {
@@ -226,7 +226,7 @@ async fn headers_are_limited() {
     let running = world
         .start_with(Limits {
             header_bytes: 8192,
-            ..Limits::default()
+            ..limits()
         })
         .await;
     let long = "x".repeat(10_000);
@@ -277,11 +277,11 @@ async fn connections_end_by_age_or_by_chance_and_without_http2_if_so_wanted() {
     for limits in [
         Limits {
             connection_age: Some(Duration::from_millis(200)),
-            ..Limits::default()
+            ..limits()
         },
         Limits {
             goaway_chance: 1.0,
-            ..Limits::default()
+            ..limits()
         },
     ] {
         let running = world.start_with(limits).await;
@@ -293,7 +293,7 @@ async fn connections_end_by_age_or_by_chance_and_without_http2_if_so_wanted() {
         .start_with(Limits {
             http2: false,
             connection_age: None,
-            ..Limits::default()
+            ..limits()
         })
         .await;
     let stream = TcpStream::connect(running.address).await.unwrap();
@@ -310,7 +310,7 @@ async fn an_answer_that_takes_too_long_is_given_up() {
     let running = world
         .start_with(Limits {
             request_timeout: Duration::from_millis(200),
-            ..Limits::default()
+            ..limits()
         })
         .await;
     world.cluster.hold();
