@@ -173,10 +173,7 @@ async fn deployment(context: &Context) -> Result<Deployment> {
 }
 
 fn args(deployment: &mut Deployment) -> Result<&mut Vec<String>> {
-    let spec = deployment
-        .spec
-        .as_mut()
-        .and_then(|spec| spec.template.spec.as_mut());
+    let spec = deployment.spec.template.spec.as_mut();
     let container = spec.and_then(|spec| spec.containers.first_mut());
     container
         .and_then(|container| container.args.as_mut())
