@@ -35,6 +35,9 @@ const KUBERNETES: Module = Module {
     rename: None,
 };
 
+/// The program that reads metrics by Kubernetes' own types.
+pub const TYPED_CLIENT: &str = "typed-client";
+
 const HELM: Module = Module {
     folder: "helm",
     versioned_by: Some("helm.sh/helm/v3"),
@@ -43,7 +46,7 @@ const HELM: Module = Module {
     rename: None,
 };
 
-const MODULES: [Module; 6] = [
+const MODULES: [Module; 7] = [
     KUBERNETES,
     Module {
         folder: "etcd",
@@ -60,6 +63,13 @@ const MODULES: [Module; 6] = [
         rename: None,
     },
     HELM,
+    Module {
+        folder: TYPED_CLIENT,
+        versioned_by: Some("k8s.io/metrics"),
+        target: ".",
+        tags: "",
+        rename: None,
+    },
     Module {
         folder: "pause",
         versioned_by: None,

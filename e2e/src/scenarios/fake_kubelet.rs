@@ -1,6 +1,7 @@
 //! Kubelets that do what a real one will not do on command: servers of ours, with Nodes that lead to them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use rustls::ServerConfig;
@@ -25,6 +26,10 @@ use super::pki::Identity;
 const LABEL: &str = "e2e.metricsstack.dev/fake-kubelet";
 /// A Node that says nothing for some 50 s counts as gone.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+
+const MEMORY: f64 = 1_073_741_824.0;
+const SWAP: f64 = 536_870_912.0;
+const SWAP_CAPACITY: u64 = 2_147_483_648;
 
 /// What a fake kubelet answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,7 @@ pub(super) struct FakeKubelet {
 }
 
 struct State {
+    node: String,
     shown: Mutex<(Behaviour, Identity)>,
     handshakes: AtomicUsize,
     requests: Mutex<Requests>,
@@ -83,6 +89,7 @@ impl FakeKubelet {
         let listener = TcpListener::bind((context.own_address()?, 0)).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
+            node: node.clone(),
             shown: Mutex::new((behaviour, identity)),
             handshakes: AtomicUsize::new(0),
             requests: Mutex::default(),
@@ -115,6 +122,23 @@ impl FakeKubelet {
             state,
             tasks: vec![serving.abort_handle(), telling.abort_handle()],
         })
+    }
+
+    /// Creates the Pod of which it has samples, and says that it runs. [`remove_all`] removes it.
+    pub(super) async fn create_pod(&self, context: &Context) -> Result<()> {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": self.node, "namespace": "default", "labels": {LABEL: "true"}},
+            "spec": {"nodeName": self.node, "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "fake", "image": "fake"}]},
+        });
+        context.apply(&pod.to_string()).await?;
+        let running = Patch::Merge(json!({"status": {"phase": "Running"}}));
+        let pods = Api::<Pod>::namespaced(context.client.clone(), "default");
+        pods.patch_status(&self.node, &PatchParams::default(), &running)
+            .await?;
+        Ok(())
     }
 
     /// From now on answers this.
@@ -161,11 +185,12 @@ impl State {
     }
 }
 
-/// Removes the Nodes of all fake kubelets.
+/// Removes the Nodes and the Pods of all fake kubelets.
 pub(super) async fn remove_all(context: &Context) -> Result<()> {
-    context
-        .kubectl(&["delete", "nodes", "--selector", LABEL, "--ignore-not-found"])
-        .await?;
+    for kind in ["pods", "nodes"] {
+        let selector = ["delete", kind, "--selector", LABEL, "--ignore-not-found"];
+        context.kubectl(&selector).await?;
+    }
     Ok(())
 }
 
@@ -186,6 +211,9 @@ fn status(address: SocketAddr) -> Value {
     };
     json!({
         "addresses": [{"type": "InternalIP", "address": address.ip()}],
+        // kubectl 1.37 panics at a node with swap and without these.
+        "allocatable": {"cpu": "1", "memory": "2Gi"},
+        "nodeInfo": {"swap": {"capacity": SWAP_CAPACITY}},
         "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port()}},
         "conditions": [
             healthy("Ready", "True"),
@@ -227,7 +255,7 @@ async fn answer(stream: TcpStream, peer: IpAddr, state: Arc<State>) -> Result<()
     let text = "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\nconnection: close\r\n";
     match behaviour {
         Behaviour::Metrics => {
-            let body = exposition(state.started.elapsed(), Timestamp::now());
+            let body = exposition(&state.node, state.started.elapsed(), Timestamp::now());
             stream
                 .write_all(format!("{text}content-length: {}\r\n\r\n{body}", body.len()).as_bytes())
                 .await?;
@@ -265,13 +293,25 @@ fn bearer(request: &[u8]) -> Option<String> {
     Some(header.rsplit(' ').next()?.to_owned())
 }
 
-/// A node that uses a tenth of a CPU and 1 GiB.
-fn exposition(up: Duration, now: Timestamp) -> String {
+/// A node that uses a tenth of a CPU, 1 GiB and 512 MiB of swap, and all of that in a Pod of its name.
+fn exposition(node: &str, up: Duration, now: Timestamp) -> String {
     let time = now.as_millisecond();
-    format!(
-        "# TYPE node_cpu_usage_seconds_total counter\nnode_cpu_usage_seconds_total {} {time}\n\
-         # TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes 1.073741824e+09 {time}\n\
-         # TYPE resource_scrape_error gauge\nresource_scrape_error 0\n",
-        up.as_secs_f64() / 10.0
-    )
+    let cpu = up.as_secs_f64() / 10.0;
+    let container = format!("{{container=\"fake\",namespace=\"default\",pod=\"{node}\"}}");
+    let mut body = "# TYPE resource_scrape_error gauge\nresource_scrape_error 0\n".to_owned();
+    for (of, labels) in [("node", ""), ("container", container.as_str())] {
+        let families = [
+            ("cpu_usage_seconds_total", "counter", cpu),
+            ("memory_working_set_bytes", "gauge", MEMORY),
+            ("swap_usage_bytes", "gauge", SWAP),
+        ];
+        for (family, kind, value) in families {
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                body,
+                "# TYPE {of}_{family} {kind}\n{of}_{family}{labels} {value} {time}"
+            );
+        }
+    }
+    body
 }

@@ -34,6 +34,7 @@ mod removed_authority;
 mod repair;
 mod rolling_restart;
 mod sick_kubelets;
+mod typed_client;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -160,6 +161,7 @@ macro_rules! scenarios {
 scenarios! {
     KubectlTop Default "helm-install" 5 install::by_helm;
     KubectlTop Default "numbers" 5 numbers::are_the_kubelets;
+    KubectlTop Default "typed-client" 3 typed_client::reads_both_encodings;
     KubectlTop Default "busy-loop" 4 numbers::of_a_busy_loop;
     KubectlTop Default "autoscaling" 5 autoscaling::scales_up;
 

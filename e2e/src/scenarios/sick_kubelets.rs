@@ -171,9 +171,10 @@ async fn changes_are_logged(context: &Context, fakes: &[(FakeKubelet, ErrorClass
     Ok(())
 }
 
-/// A kubelet that is well again is answered.
+/// A kubelet that is well again is answered. It reports swap, which the real ones do not have.
 async fn recovers(context: &Context, fakes: &[(FakeKubelet, ErrorClass)]) -> Result<()> {
     let (fake, _) = fakes.first().context("no fake kubelet")?;
+    fake.create_pod(context).await?;
     fake.behave(Behaviour::Metrics);
     eventually(
         "a kubelet that is well again is served",
@@ -190,8 +191,21 @@ async fn recovers(context: &Context, fakes: &[(FakeKubelet, ErrorClass)]) -> Res
                 usage["memory"] == "1048576Ki" || usage["memory"] == "1Gi",
                 "its memory is 1 GiB, served is {usage}"
             );
-            Ok(())
+            shows_swap(context, "node", &fake.node, &["512Mi", "25%"]).await?;
+            shows_swap(context, "pod", &fake.node, &["512Mi"]).await
         },
     )
     .await
+}
+
+async fn shows_swap(context: &Context, kind: &str, name: &str, last: &[&str]) -> Result<()> {
+    let top = context
+        .kubectl(&["top", kind, name, "--show-swap", "--no-headers"])
+        .await?;
+    let columns: Vec<_> = top.split_whitespace().collect();
+    ensure!(
+        columns.ends_with(last),
+        "kubectl top {kind} --show-swap: {columns:?} instead of {last:?}"
+    );
+    Ok(())
 }
