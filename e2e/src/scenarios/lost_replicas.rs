@@ -213,12 +213,12 @@ async fn lose(context: &Context, loss: Loss) -> Result<Seen> {
     both_serve(context).await?;
     let work = async {
         let replica = busiest(context).await?;
-        let lost = Instant::now();
+        let since = Instant::now();
         let losing = async { replica.lose(context, loss).await };
         // A drain ends when the pod has; its endpoint is removed long before.
-        let (removed_after, ()) = tokio::try_join!(endpoint_removed(context, &replica, lost), losing)?;
+        let (removed_after, ()) = tokio::try_join!(endpoint_removed(context, &replica, since), losing)?;
         settled(context).await?;
-        Ok((replica, lost, removed_after))
+        Ok((replica, since, removed_after))
     };
     let worked = load::during(context, work).await;
     let replica = match &worked {
@@ -227,11 +227,11 @@ async fn lose(context: &Context, loss: Loss) -> Result<Seen> {
     };
     // What is left of a failed attempt would spoil whatever comes next.
     bring_back(context, replica).await?;
-    let ((_, lost, removed_after), outcome) = worked?;
+    let ((_, since, removed_after), outcome) = worked?;
     let last = outcome.failed.last().map(|(begun, _)| *begun);
     Ok(Seen {
         removed_after,
-        failed_until: last.map(|begun| begun.saturating_duration_since(lost)),
+        failed_until: last.map(|begun| begun.saturating_duration_since(since)),
         outcome,
     })
 }
@@ -365,11 +365,11 @@ async fn endpoints(context: &Context) -> Result<Vec<String>> {
     Ok(ready.flat_map(|endpoint| endpoint.addresses).collect())
 }
 
-async fn endpoint_removed(context: &Context, replica: &Replica, lost: Instant) -> Result<Duration> {
+async fn endpoint_removed(context: &Context, replica: &Replica, since: Instant) -> Result<Duration> {
     let address = replica.address.to_string();
-    let deadline = lost + REMOVED_WITHIN;
+    let deadline = since + REMOVED_WITHIN;
     loop {
-        let looked = lost.elapsed();
+        let looked = since.elapsed();
         if !endpoints(context).await?.contains(&address) {
             return Ok(looked);
         }

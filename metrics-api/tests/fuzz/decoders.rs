@@ -8,17 +8,10 @@
 //! FUZZ_SECONDS=600 cargo test --release -p metrics-api --test fuzz changes -- --nocapture
 //! ```
 
-use std::{
-    collections::hash_map::RandomState,
-    hash::BuildHasher as _,
-    net::IpAddr,
-    panic::catch_unwind,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use contract::trust::TrustRecord;
+use fuzz::Target;
 use metrics_api::{
     decode::{Batch, DecodeError, MAX_CONTAINERS, Parts, decode, decode_summary},
     kubelet::{
@@ -180,27 +173,19 @@ fn address(bytes: &[u8]) {
     }
 }
 
-fn corpus(decoder: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/corpus")
-        .join(decoder);
-    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty(), "{} is empty", folder.display());
-    files
-        .into_iter()
-        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
-        .collect()
+fn targets() -> impl Iterator<Item = Target<'static>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    DECODERS.into_iter().map(move |(name, one)| Target {
+        name,
+        inputs: fuzz::corpus(&folder.join(name)),
+        fragments: &FRAGMENTS,
+        one,
+    })
 }
 
 #[test]
 fn the_corpus_holds() {
-    for (decoder, one) in DECODERS {
-        for (path, bytes) in corpus(decoder) {
-            assert!(catch_unwind(|| one(&bytes)).is_ok(), "{}", path.display());
-        }
-    }
+    targets().for_each(|target| target.holds());
 }
 
 /// Where mistakes are made.
@@ -261,73 +246,7 @@ proptest! {
     }
 }
 
-/// A generator of numbers that needs no seed to be kept: what it finds is kept as a file.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        // splitmix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % end.max(1) as u64).unwrap()
-    }
-
-    /// Some bytes of that, changed in a few places.
-    fn change(&mut self, all: &[(PathBuf, Vec<u8>)]) -> Vec<u8> {
-        let mut bytes = all[self.below(all.len())].1.clone();
-        for _ in 0..=self.below(6) {
-            let (from, to) = (self.below(bytes.len() + 1), self.below(bytes.len() + 1));
-            let (from, to) = (from.min(to), from.max(to));
-            match self.below(6) {
-                0 => drop(bytes.drain(from..to.min(from + 40))),
-                1 => {
-                    let piece = bytes[from..to].to_vec();
-                    let at = self.below(bytes.len() + 1);
-                    bytes.splice(at..at, piece);
-                }
-                2 => {
-                    let other = &all[self.below(all.len())].1;
-                    let start = self.below(other.len() + 1);
-                    let piece: Vec<_> = other[start..].iter().copied().take(80).collect();
-                    bytes.splice(from..from, piece);
-                }
-                3 => {
-                    let fragment = FRAGMENTS[self.below(FRAGMENTS.len())];
-                    bytes.splice(from..from, fragment.bytes());
-                }
-                _ => {
-                    if let Some(byte) = bytes.get_mut(from) {
-                        *byte = u8::try_from(self.below(256)).unwrap();
-                    }
-                }
-            }
-        }
-        bytes.truncate(1 << 16);
-        bytes
-    }
-}
-
 #[test]
 fn changes_of_the_corpus_hold() {
-    let asked = std::env::var("FUZZ_SECONDS").ok();
-    let limit = asked.as_deref().map_or(Duration::from_millis(300), |seconds| {
-        Duration::from_secs(seconds.parse().expect("FUZZ_SECONDS is a number of seconds"))
-    });
-    for (decoder, one) in DECODERS {
-        let all = corpus(decoder);
-        let mut dice = Dice(RandomState::new().hash_one(decoder));
-        let (begun, mut inputs) = (Instant::now(), 0_u64);
-        while begun.elapsed() < limit && inputs < 10_000_000 {
-            let bytes = dice.change(&all);
-            inputs += 1;
-            if catch_unwind(|| one(&bytes)).is_err() {
-                let found = std::env::temp_dir().join(format!("fuzz-{decoder}-{inputs}"));
-                std::fs::write(&found, &bytes).unwrap();
-                panic!("{decoder}: keep {} in the corpus", found.display());
-            }
-        }
-        println!("{decoder}: {inputs} inputs in {:.1?}", begun.elapsed());
-    }
+    targets().for_each(|target| target.changes_hold());
 }

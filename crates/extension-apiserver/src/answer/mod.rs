@@ -10,7 +10,7 @@ mod negotiate;
 mod object;
 mod openapi;
 mod options;
-mod paging;
+pub(crate) mod paging;
 mod patch;
 mod pretty;
 mod reply;

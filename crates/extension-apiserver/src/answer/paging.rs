@@ -20,7 +20,7 @@ const VERSION: u32 = 1;
 
 /// A key that outlives its object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct OwnedKey {
+pub(crate) struct OwnedKey {
     namespace: Option<String>,
     name: String,
 }
@@ -97,7 +97,8 @@ impl Page {
     }
 }
 
-fn read(token: &str, hash: &str) -> Result<OwnedKey, Status> {
+/// The key that a token names, if it is of the list with this hash.
+pub(crate) fn read(token: &str, hash: &str) -> Result<OwnedKey, Status> {
     let refuse = |found: &str| Status::bad_request(format!("continue key is not valid: {found}"));
     let json = BASE64.decode(token).map_err(|error| refuse(&error.to_string()))?;
     let token: Token = serde_json::from_slice(&json).map_err(|error| refuse(&error.to_string()))?;

@@ -18,11 +18,11 @@ use crate::authn::{Presented, User, headers};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     "2026-11-24T12:00:00Z".parse().unwrap()
 }
 
-fn unix(at: Timestamp) -> UnixTime {
+pub(super) fn unix(at: Timestamp) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(at.as_second().try_into().unwrap()))
 }
 
@@ -350,7 +350,7 @@ proptest! {
 }
 
 /// The front proxy's judged certificate, made once.
-fn fixed() -> &'static (AuthenticationConfig, Judgement) {
+pub(super) fn fixed() -> &'static (AuthenticationConfig, Judgement) {
     static FIXED: LazyLock<(AuthenticationConfig, Judgement)> = LazyLock::new(|| {
         let config = World::with(&published(None, Some(Authority::fixed())));
         let proxy = Authority::fixed().client("front-proxy-client");

@@ -3,6 +3,7 @@
 mod authentication;
 pub(crate) mod certificates;
 pub(crate) mod cluster;
+mod decoders;
 mod server;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@
 
 mod client_certificates;
 mod names;
-mod pair;
+pub(crate) mod pair;
 mod reload;
 mod self_signed;
 

@@ -84,9 +84,9 @@ pub enum CertificateError {
 }
 
 /// The bytes of both files.
-pub(super) struct PairBytes {
-    pub(super) certificate: Vec<u8>,
-    key: Vec<u8>,
+pub(crate) struct PairBytes {
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) key: Vec<u8>,
 }
 
 impl PairBytes {
@@ -135,7 +135,7 @@ fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
 
 /// A certificate with its key, and how long it is good.
 #[derive(Debug)]
-pub(super) struct Pair {
+pub(crate) struct Pair {
     pub(super) key: Arc<CertifiedKey>,
     pub(super) not_before: Timestamp,
     pub(super) not_after: Timestamp,
@@ -143,7 +143,7 @@ pub(super) struct Pair {
 
 impl Pair {
     /// Makes a servable pair of what the two files hold. The paths are for errors.
-    pub(super) fn parse(bytes: &PairBytes, certificate: &Path, key: &Path) -> Result<Self, CertificateError> {
+    pub(crate) fn parse(bytes: &PairBytes, certificate: &Path, key: &Path) -> Result<Self, CertificateError> {
         let refuse = |found: String| CertificateError::Certificate {
             path: certificate.to_owned(),
             found,
