@@ -124,6 +124,7 @@ impl Operator {
             term = self.hold(client, watching, &mut leading) => term,
         };
         self.metrics.leader.set(0);
+        self.metrics.forget();
         // Nobody listens any more: that gives the Lease back.
         drop(leading);
         if !matches!(term, Ok(Term::Over)) || ends.is_cancelled() {
@@ -200,6 +201,7 @@ impl Operator {
             Reconciler::new(client, self.environment.clone(), reports, &self.instance, metrics);
         let mut backoff = Backoff::default();
         loop {
+            let begun = Instant::now();
             let turn = tokio::time::timeout(TURN, Box::pin(reconciler.reconcile())).await;
             let failure = match turn {
                 Ok(Ok(wait)) => Ok(wait),
@@ -209,14 +211,14 @@ impl Operator {
             match failure {
                 Ok(wait) => {
                     backoff = Backoff::default();
-                    self.metrics.turn(TurnResult::success);
+                    self.metrics.turn(TurnResult::success, begun.elapsed());
                     // `notified` is cancel-safe: a wake-up during a turn is kept for the next wait.
                     if tokio::time::timeout(wait, wake.notified()).await.is_ok() {
                         tokio::time::sleep(reconciler.burst()).await;
                     }
                 }
                 Err(error) => {
-                    self.metrics.turn(TurnResult::error);
+                    self.metrics.turn(TurnResult::error, begun.elapsed());
                     let pause = backoff.next();
                     tracing::warn!(error, ?pause, "failed to reconcile; it is tried again");
                     after_failure(&wake, pause).await;

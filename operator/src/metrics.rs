@@ -1,20 +1,34 @@
 //! The operator's own metrics.
 
+use std::time::Duration;
+
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::api::MetricsStackStatus;
+use crate::diagnose::Reason;
+
+/// Seconds that turns take: one that finds nothing to do asks kube-apiserver some thirty times.
+const BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
 /// Counters and gauges. Clones count together.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// Turns, by how they ended.
     pub reconciles: Family<Outcome, Counter>,
+    /// Seconds that they took.
+    duration: Histogram,
     /// Objects created, changed or deleted.
     pub writes: Counter,
     /// 1 while this replica holds the Lease.
     pub leader: Gauge,
+    conditions: Family<ConditionLabels, Gauge>,
+    findings: Family<FindingLabels, Gauge>,
+    expiries: Family<CertificateLabels, Gauge>,
 }
 
 /// Label of [`Metrics::reconciles`].
@@ -34,6 +48,36 @@ pub enum TurnResult {
     error,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConditionLabels {
+    r#type: String,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FindingLabels {
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabels {
+    secret: String,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            reconciles: Family::default(),
+            duration: Histogram::new(BUCKETS),
+            writes: Counter::default(),
+            leader: Gauge::default(),
+            conditions: Family::default(),
+            findings: Family::default(),
+            expiries: Family::default(),
+        }
+    }
+}
+
 impl Metrics {
     /// Registers everything.
     pub fn register(&self, registry: &mut Registry) {
@@ -43,16 +87,155 @@ impl Metrics {
             "Turns of the reconcile loop",
             self.reconciles.clone(),
         );
+        registry.register_with_unit(
+            "reconcile_duration",
+            "How long they took",
+            Unit::Seconds,
+            self.duration.clone(),
+        );
         registry.register(
             "object_writes",
             "Objects created, changed or deleted",
             self.writes.clone(),
         );
         registry.register("leader", "Whether this replica reconciles", self.leader.clone());
+        registry.register(
+            "condition",
+            "The conditions of the MetricsStack: 1 for the status that it has",
+            self.conditions.clone(),
+        );
+        registry.register(
+            "finding",
+            "What is wrong or worth knowing, by its reason in the status: 1 while it is",
+            self.findings.clone(),
+        );
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When the certificate in a Secret of the operator expires",
+            Unit::Seconds,
+            self.expiries.clone(),
+        );
     }
 
     /// Counts one turn.
-    pub fn turn(&self, result: TurnResult) {
+    pub fn turn(&self, result: TurnResult, took: Duration) {
         self.reconciles.get_or_create(&Outcome { result }).inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// What the status says from now on.
+    pub fn show(&self, status: &MetricsStackStatus) {
+        for condition in &status.conditions {
+            for value in ["True", "False", "Unknown"] {
+                let labels = ConditionLabels {
+                    r#type: condition.type_.clone(),
+                    status: value,
+                };
+                let is_so = i64::from(condition.status == value);
+                self.conditions.get_or_create(&labels).set(is_so);
+            }
+        }
+        for reason in Reason::all() {
+            let reason = reason.name();
+            let is_found = status.findings.iter().any(|finding| finding.reason == reason);
+            self.findings
+                .get_or_create(&FindingLabels { reason })
+                .set(i64::from(is_found));
+        }
+        for certificate in &status.certificates {
+            let secret = certificate.name.clone();
+            let expiry = certificate.not_after.0.as_second();
+            self.expiries
+                .get_or_create(&CertificateLabels { secret })
+                .set(expiry);
+        }
+    }
+
+    /// Nothing is known of a stack any more: it is gone, or another replica reconciles it.
+    pub fn forget(&self) {
+        self.conditions.clear();
+        self.findings.clear();
+        self.expiries.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use prometheus_client::encoding::text::encode;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::{CertificateStatus, FindingStatus};
+
+    fn exposition(metrics: &Metrics) -> String {
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        // Families are in no order.
+        let mut lines: Vec<_> = text.lines().collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    }
+
+    fn status() -> MetricsStackStatus {
+        let condition = |kind: &str, status: &str| {
+            serde_json::from_value(
+                json!({"type": kind, "status": status, "reason": "R", "message": "",
+                "lastTransitionTime": "2026-11-25T12:00:00Z"}),
+            )
+            .unwrap()
+        };
+        MetricsStackStatus {
+            conditions: vec![condition("Ready", "False"), condition("Available", "Unknown")],
+            findings: vec![FindingStatus {
+                reason: "ReadFailed".to_owned(),
+                ..FindingStatus::default()
+            }],
+            certificates: vec![CertificateStatus {
+                name: "metrics-api-serving".to_owned(),
+                not_after: Time("2027-02-23T12:00:00Z".parse().unwrap()),
+                renew_at: Time("2027-01-24T12:00:00Z".parse().unwrap()),
+            }],
+            ..MetricsStackStatus::default()
+        }
+    }
+
+    #[test]
+    fn the_exposition_is_as_committed() {
+        let metrics = Metrics::default();
+        metrics.turn(TurnResult::success, Duration::from_millis(200));
+        metrics.turn(TurnResult::error, Duration::from_secs(3));
+        metrics.writes.inc_by(20);
+        metrics.leader.set(1);
+        metrics.show(&status());
+        insta::assert_snapshot!(exposition(&metrics));
+    }
+
+    #[test]
+    fn what_has_passed_is_zero_and_what_is_gone_is_not_told() {
+        let metrics = Metrics::default();
+        metrics.show(&status());
+        let mut better = status();
+        better.findings.clear();
+        better.conditions[0].status = "True".to_owned();
+        metrics.show(&better);
+        let text = exposition(&metrics);
+        for line in [
+            r#"metricsstack_operator_finding{reason="ReadFailed"} 0"#,
+            r#"metricsstack_operator_condition{type="Ready",status="True"} 1"#,
+            r#"metricsstack_operator_condition{type="Ready",status="False"} 0"#,
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
+        }
+        metrics.forget();
+        let text = exposition(&metrics);
+        for name in ["condition{", "finding{", "certificate_expiry_timestamp_seconds{"] {
+            assert!(!text.contains(name), "{name} is in\n{text}");
+        }
     }
 }

@@ -146,6 +146,7 @@ impl Reconciler {
         self.authority = None;
         self.last_good = None;
         self.contested = false;
+        self.metrics.forget();
         self.applier = Applier::new(self.client.clone(), &self.environment.namespace);
     }
 
@@ -240,6 +241,7 @@ impl Reconciler {
         status: &MetricsStackStatus,
         findings: &[Finding],
     ) -> Result<(), ReconcileError> {
+        self.metrics.show(status);
         if stack.status.as_ref() != Some(status) {
             self.write(status).await?;
             self.publisher.publish(stack, status, findings).await;
