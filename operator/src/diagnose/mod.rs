@@ -1,14 +1,15 @@
 //! From everything observed to findings: what is wrong, the evidence, and what to do.
 
+mod front_proxy;
 mod kubelets;
 mod pods;
 mod table;
 
 use contract::names;
-use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::ResourceExt as _;
 
+pub use front_proxy::{allowed_names, publishes_front_proxy};
 use kubelets::survey;
 pub use kubelets::{FailingGroup, Kubelets};
 pub use table::{Entry, Reason};
@@ -17,9 +18,6 @@ use crate::api::TlsMode;
 use crate::cluster;
 use crate::observe::{Observed, Part, Read};
 use crate::plan::{self, Plan, Refusal, Registration};
-
-/// The key under which kube-apiserver publishes the front-proxy authority.
-const FRONT_PROXY_AUTHORITY: &str = "requestheader-client-ca-file";
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,16 +133,8 @@ fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>, kubelets: &Ku
         let evidence = format!("Failed to read {}: {error}", part.describe());
         findings.push(Finding::new(Reason::NotObserved, Severity::Warning, evidence));
     }
-    if observed.sees(Part::FrontProxy) && !publishes_front_proxy(observed.authentication.as_ref()) {
-        let evidence = format!(
-            "ConfigMap kube-system/{} has no {FRONT_PROXY_AUTHORITY}",
-            names::AUTHENTICATION_CONFIG_MAP
-        );
-        findings.push(Finding::new(
-            Reason::AggregationDisabled,
-            Severity::Failure,
-            evidence,
-        ));
+    if observed.sees(Part::FrontProxy) {
+        findings.extend(front_proxy::finding(observed.authentication.as_ref()));
     }
     findings.extend(pods::findings(observed));
     // Without a ready replica there is nobody to read from: why that is so is found above.
@@ -286,26 +276,6 @@ pub fn available(service: &APIService) -> (String, String) {
                 )
             },
         )
-}
-
-/// Whether kube-apiserver publishes an authority for front-proxy certificates. An authority for client certificates
-/// may be missing: that is legal.
-#[must_use]
-pub fn publishes_front_proxy(authentication: Option<&ConfigMap>) -> bool {
-    authentication
-        .and_then(|config_map| config_map.data.as_ref())
-        .and_then(|data| data.get(FRONT_PROXY_AUTHORITY))
-        .is_some_and(|authority| authority.contains("-----BEGIN CERTIFICATE-----"))
-}
-
-/// The names that a front-proxy certificate may have; empty: any.
-#[must_use]
-pub fn allowed_names(authentication: Option<&ConfigMap>) -> Vec<String> {
-    authentication
-        .and_then(|config_map| config_map.data.as_ref())
-        .and_then(|data| data.get("requestheader-allowed-names"))
-        .and_then(|names| serde_json::from_str(names).ok())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

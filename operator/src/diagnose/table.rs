@@ -21,6 +21,8 @@ pub enum Reason {
     ForeignApiService,
     /// kube-apiserver has no front proxy configured.
     AggregationDisabled,
+    /// One authority signs front proxies and ordinary clients.
+    FrontProxyAuthorityShared,
     /// metrics-api's image cannot be pulled.
     ImagePullFailed,
     /// A Pod finds no node.
@@ -69,6 +71,7 @@ impl Reason {
             Self::ApplyFailed,
             Self::ForeignApiService,
             Self::AggregationDisabled,
+            Self::FrontProxyAuthorityShared,
             Self::ImagePullFailed,
             Self::Unschedulable,
             Self::PodsRefused,
@@ -137,6 +140,12 @@ impl Reason {
                  --requestheader-username-headers, --requestheader-group-headers, \
                  --requestheader-extra-headers-prefix, --proxy-client-cert-file and --proxy-client-key-file. On a \
                  managed cluster ask its provider.",
+            ),
+            Self::FrontProxyAuthorityShared => (
+                "One authority signs the front proxy's certificate and those of ordinary clients, so an ordinary client may \
+                 pass for the front proxy, or is refused because its name is not a front proxy's.",
+                "Make an authority for the front proxy alone, sign --proxy-client-cert-file by it, and start \
+                 kube-apiserver with it as --requestheader-client-ca-file.",
             ),
             Self::ImagePullFailed => (
                 "The node cannot get metrics-api's image.",

@@ -246,6 +246,46 @@ fn a_missing_front_proxy_is_named() {
 }
 
 #[test]
+fn an_authority_of_clients_and_front_proxies_is_named() {
+    let authority = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.self_signed(&key).unwrap().pem()
+    };
+    let (one, two) = (authority("one"), authority("two"));
+    let bundle = format!("{two}{one}");
+    for (clients, proxies, names, expected) in [
+        (&one, &two, "[]", ""),
+        (&one, &"-----BEGIN CERTIFICATE-----".to_owned(), "[]", ""),
+        (
+            &one,
+            &bundle,
+            "[]",
+            "Failure FrontProxyAuthorityShared: ConfigMap kube-system/extension-apiserver-authentication has the key of \
+             \"CN=one\" in both client-ca-file and requestheader-client-ca-file: any client certificate may say that it \
+             speaks for anybody, for requestheader-allowed-names is empty",
+        ),
+        (
+            &bundle,
+            &one,
+            "[\"front-proxy-client\"]",
+            "Warning FrontProxyAuthorityShared: ConfigMap kube-system/extension-apiserver-authentication has the key of \
+             \"CN=one\" in both client-ca-file and requestheader-client-ca-file: only requestheader-allowed-names tells a \
+             front proxy from other clients",
+        ),
+    ] {
+        let data = json!({"client-ca-file": clients, "requestheader-client-ca-file": proxies,
+            "requestheader-allowed-names": names});
+        let observed = Observed {
+            authentication: serde_json::from_value(json!({"data": data})).unwrap(),
+            ..healthy()
+        };
+        assert_eq!(lines(&found(&json!({}), &observed)), expected);
+    }
+}
+
+#[test]
 fn pods_that_do_not_run_are_named_with_the_cause() {
     let last = json!({"terminated": {
         "exitCode": 1, "reason": "Error", "message": "started\n--metric-resolution: found 1s\n",
