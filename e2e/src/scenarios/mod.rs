@@ -25,12 +25,13 @@ mod bad_spec;
 mod boundaries;
 mod drop_in;
 mod foreign_api_service;
+mod front_proxy_rotation;
 mod install;
 mod kubelet_certificates;
 mod lost_replicas;
 mod numbers;
 mod removal;
-mod removed_authority;
+
 mod repair;
 mod rolling_restart;
 mod sick_kubelets;
@@ -167,7 +168,7 @@ scenarios! {
 
     MetricsApi Default "rights" 3 boundaries::rights;
     MetricsApi Default "front-proxy" 4 boundaries::front_proxy;
-    MetricsApi Default "removed-authority" 4 removed_authority::is_refused;
+    MetricsApi Default "front-proxy-rotation" 5 front_proxy_rotation::fails_no_read;
     MetricsApi Default "sick-kubelets" 6 sick_kubelets::only_they_are_affected;
     MetricsApi Default "kubelet-trust" 5 kubelet_certificates::changes_are_refused;
     MetricsApi Default "lost-replicas" 6 lost_replicas::are_survived;

@@ -89,6 +89,13 @@ impl Authority {
         self.sign(&client_params(common_name))
     }
 
+    /// A client's certificate and its key, PEM.
+    pub(super) fn client_pem(&self, common_name: &str) -> Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        let certificate = client_params(common_name).signed_by(&key, &self.issuer)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
     /// A client's certificate that was valid until an hour ago.
     pub(super) fn expired_client(&self, common_name: &str) -> Result<Identity> {
         let mut params = client_params(common_name);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use tokio::sync::watch;
 use x509_parser::certificate::X509Certificate;
 
 use super::config::{AuthenticationConfig, FrontProxy, Roots};
@@ -26,6 +27,12 @@ pub(crate) struct Judgement {
     pub(crate) user: Result<User, String>,
     /// When the first certificate of the chain ends.
     not_after: UnixTime,
+}
+
+impl Judgement {
+    fn is_worth_something(&self) -> bool {
+        self.front_proxy.is_ok() || self.user.is_ok()
+    }
 }
 
 /// Judges a chain, leaf first. The errors are for the log.
@@ -179,6 +186,26 @@ impl Peer {
         self.front_proxy
             .store(judgement.front_proxy.is_ok(), Ordering::Relaxed);
         headers::identify(&published.config, &judgement, headers)
+    }
+
+    /// Waits until a chain that was worth something is worth nothing any more, because the authorities have changed or
+    /// it has ended.
+    pub(crate) async fn distrusted(&self, mut published: watch::Receiver<Arc<Published>>) {
+        if self.chain.is_empty() {
+            return std::future::pending().await;
+        }
+        let mut trusted = false;
+        loop {
+            let now = UnixTime::now();
+            let current = Arc::clone(&published.borrow_and_update());
+            let worth = self.judgement(&current, now).is_worth_something();
+            if trusted && !worth {
+                return;
+            }
+            trusted |= worth;
+            // Who publishes ends with the server.
+            let _changed = tokio::time::timeout(KEPT, published.changed()).await;
+        }
     }
 
     /// The judgement on the chain; the last one while neither the authorities nor the chain's validity have changed.

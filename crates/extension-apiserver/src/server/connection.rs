@@ -168,6 +168,7 @@ async fn serve(
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(tls), service));
     let mut old = pin!(tokio::time::sleep(handler.limits.age_of(peer)));
+    let mut distrusted = pin!(shown.distrusted(handler.config.subscribe()));
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break Some(ended),
@@ -175,6 +176,9 @@ async fn serve(
             () = another.cancelled() => break None,
             () = requests.idle(IDLE) => break None,
             () = old.as_mut() => break None,
+            // A front proxy that has a newer certificate shows it on its next connection. Each request that comes on
+            // this one all the same is refused.
+            () = distrusted.as_mut() => break None,
             () = place.evicted() => return,
             () = requests.overdue() => {
                 // Over HTTP/2 the front proxy's connection carries other clients' requests, which go on.

@@ -321,6 +321,13 @@ impl Answer {
 }
 
 impl Connection {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::One(sender) => sender.is_closed(),
+            Self::Two(sender) => sender.is_closed(),
+        }
+    }
+
     async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.send(Method::GET, path, headers, Bytes::new()).await.unwrap()
     }
