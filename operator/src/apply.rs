@@ -139,7 +139,7 @@ impl Applier {
                 .managed_fields
                 .as_deref()
                 .and_then(ownership::taken_over);
-            if taken_over.is_none() && self.is_as_desired(object, live) {
+            if taken_over.is_none() && !self.asks_for_less(object) && self.is_as_desired(object, live) {
                 self.contests.as_wanted(&object.describe(), Instant::now());
                 return Ok(false);
             }
@@ -201,6 +201,13 @@ impl Applier {
             self.contests.repaired(&object.describe(), by, Instant::now());
         }
         Ok(true)
+    }
+
+    /// Whether the last write asked for something else, which may be to go.
+    fn asks_for_less(&self, object: &Object) -> bool {
+        let asked = drift::digest(&value(&object.object), &Value::Null);
+        let written = self.written.get(&object.describe());
+        written.is_some_and(|written| written.asked != asked)
     }
 
     fn is_as_desired(&self, object: &Object, live: &DynamicObject) -> bool {

@@ -10,6 +10,7 @@ use process::shutdown::CancellationToken;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::api_servers::ApiServers;
 use crate::cluster::{self, LEASE};
 use crate::finalize;
 use crate::home::Home;
@@ -197,8 +198,10 @@ impl Operator {
         let _watches = watches::start(watching, &self.environment.namespace, &wake);
         let reports = reports::Reader::new(client.clone(), &self.environment.namespace);
         let metrics = self.metrics.clone();
+        let api_servers = ApiServers::new(client.clone(), &self.config);
+        let environment = self.environment.clone();
         let mut reconciler =
-            Reconciler::new(client, self.environment.clone(), reports, &self.instance, metrics);
+            Reconciler::new(client, api_servers, environment, reports, &self.instance, metrics);
         let mut backoff = Backoff::default();
         loop {
             let begun = Instant::now();

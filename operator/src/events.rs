@@ -42,6 +42,14 @@ impl Publisher {
         }
     }
 
+    /// Publishes which certificates were made anew or put back, and why.
+    pub async fn renewed(&self, stack: &MetricsStack, certificates: &[String]) {
+        for certificate in certificates {
+            let event = event(EventType::Normal, "CertificateRenewed", certificate);
+            self.write(&event, &stack.object_ref(&())).await;
+        }
+    }
+
     /// Publishes why a stack that is being deleted is still there: its status tells of what was asked for before.
     pub async fn still_there(&self, stack: &MetricsStack, why: &str) {
         let event = event(

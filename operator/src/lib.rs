@@ -5,6 +5,7 @@
 
 pub mod adopt;
 pub mod api;
+pub mod api_servers;
 pub mod apply;
 pub mod certificates;
 pub mod cluster;
@@ -31,6 +32,7 @@ pub mod reconcile;
 pub mod registration;
 pub mod reports;
 mod restart;
+pub mod rotation;
 pub mod status;
 pub mod verify;
 mod watches;

@@ -65,6 +65,15 @@ struct Run {
         value_parser = NonEmptyStringValueParser::new()
     )]
     metrics_api_image_pull_secrets: Vec<String>,
+    /// How long every state of a rotation of certificates lasts at least, in seconds or with a unit: 90s, 2m.
+    #[arg(
+        long,
+        env = "CERTIFICATE_MINIMUM_AGE",
+        value_name = "DURATION",
+        default_value = "1m",
+        value_parser = duration
+    )]
+    certificate_minimum_age: Duration,
     /// Name of this Pod: who holds the Lease.
     #[arg(long, env = "POD_NAME", value_parser = NonEmptyStringValueParser::new())]
     pod_name: String,
@@ -218,6 +227,7 @@ impl Run {
                 image: self.metrics_api_image,
                 image_pull_policy: self.metrics_api_image_pull_policy,
                 image_pull_secrets: self.metrics_api_image_pull_secrets,
+                certificate_minimum_age: self.certificate_minimum_age,
             },
             instance: self.pod_name,
             metrics,

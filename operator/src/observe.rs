@@ -1,6 +1,7 @@
 //! What exists, what the control plane publishes, what answers.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use contract::names;
@@ -14,8 +15,10 @@ use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
 use crate::adopt::FormerServer;
+use crate::certificates::Usage;
 use crate::cluster::{self, KUBE_SYSTEM};
 use crate::contest::Contest;
+use crate::rotation::{self, Served};
 use crate::{registration, reports};
 
 /// Everything seen. Plain data: nothing here asks the cluster again.
@@ -41,7 +44,14 @@ pub struct Observed {
     pub authentication: Option<ConfigMap>,
     /// What each ready replica says about the nodes.
     pub replicas: Vec<Replica>,
-    /// Result of a list through the aggregator.
+    /// The certificate that each running replica serves.
+    pub served: Vec<Served>,
+    /// Who knows and uses the certificates.
+    pub usage: Usage,
+    /// Each kube-apiserver by its address, and the result of a list through its aggregator; `None` for one that cannot
+    /// be reached singly.
+    pub api_servers: Vec<(SocketAddr, Option<Read>)>,
+    /// Result of a list through the aggregators.
     pub read: Read,
     /// Objects with a name of ours but without our label. They were not touched.
     pub conflicts: Vec<Conflict>,
@@ -272,13 +282,14 @@ impl Observer {
         }
     }
 
-    /// What each replica says about the nodes. Later than the rest: it takes the authority that shall be, not the one
+    /// What each replica says about the nodes, and which certificate it serves. Later than the rest: it takes the authority that shall be, not the one
     /// that was found.
     pub async fn reports(&mut self, observed: &mut Observed) {
-        observed.replicas = self
-            .reports
-            .read(&observed.pods, observed.ca_secret.as_ref())
-            .await;
+        let ca = observed.ca_secret.as_ref();
+        let bundle = reports::bundle(ca).unwrap_or_default();
+        let served = rotation::served(&observed.pods, &observed.namespace, bundle);
+        let replicas = self.reports.read(&observed.pods, ca);
+        (observed.replicas, observed.served) = tokio::join!(replicas, served);
     }
 
     fn own<K>(&self) -> Api<K>

@@ -1,5 +1,6 @@
 //! One turn: observe, plan, desired, apply, verify, diagnose, status.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use contract::names;
@@ -11,6 +12,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::api::{MetricsStack, MetricsStackSpec, MetricsStackStatus};
+use crate::api_servers::{ApiServer, ApiServers};
 use crate::apply::{Applied, Applier};
 use crate::desired::{self, Objects};
 use crate::diagnose::{self, Finding};
@@ -19,6 +21,7 @@ use crate::finalize::{self, Extent, FinalizeError};
 use crate::metrics::Metrics;
 use crate::observe::{ObserveError, Observed, Observer, Read};
 use crate::plan::{self, Environment, Plan, Refusal, Registration};
+use crate::rotation::Rotation;
 use crate::{adopt, cluster, reports, restart, status, verify};
 
 /// Time between turns when all is well: metrics are read, kubelets looked at, and objects compared that often.
@@ -62,6 +65,8 @@ pub struct Reconciler {
     environment: Environment,
     observer: Observer,
     applier: Applier,
+    api_servers: ApiServers,
+    rotation: Rotation,
     publisher: Publisher,
     metrics: Metrics,
     /// The certificate authority's Secret as it was last written or found good. With this, one that is deleted or
@@ -83,6 +88,7 @@ impl Reconciler {
     #[must_use]
     pub fn new(
         client: &Client,
+        api_servers: ApiServers,
         environment: Environment,
         reports: reports::Reader,
         instance: &str,
@@ -91,6 +97,8 @@ impl Reconciler {
         Self {
             observer: Observer::new(client.clone(), &environment.namespace, reports),
             applier: Applier::new(client.clone(), &environment.namespace),
+            api_servers,
+            rotation: Rotation::new(environment.certificate_minimum_age),
             publisher: Publisher::new(client.clone(), instance),
             client: client.clone(),
             environment,
@@ -148,6 +156,7 @@ impl Reconciler {
         self.contested = false;
         self.metrics.forget();
         self.applier = Applier::new(self.client.clone(), &self.environment.namespace);
+        self.rotation = Rotation::new(self.environment.certificate_minimum_age);
     }
 
     async fn finalize(&self) -> Result<(), FinalizeError> {
@@ -171,8 +180,9 @@ impl Reconciler {
             }
         };
         self.blind = 0;
-        self.recall_authority(&mut observed);
+        let put_back = self.recall_authority(&mut observed);
         self.observer.reports(&mut observed).await;
+        observed.usage = self.rotation.usage(plan::published(&observed), &observed);
         let now = Timestamp::now();
         let last_good = self.last_good.as_ref();
         let outcome = plan::plan(stack, last_good, &observed, &self.environment, now);
@@ -186,10 +196,12 @@ impl Reconciler {
                 if applied.authority {
                     self.authority = authority(&objects);
                 }
-                if applied.errors.is_empty() && applied.conflicts.is_empty() {
-                    for certificate in &plan.renewed {
-                        tracing::info!(certificate, "a certificate was made");
+                if applied.writes > 0 && applied.errors.is_empty() && applied.conflicts.is_empty() {
+                    let renewed: Vec<_> = put_back.into_iter().chain(plan.renewed.clone()).collect();
+                    for certificate in &renewed {
+                        tracing::info!(certificate, "a certificate was made or put back");
                     }
+                    self.publisher.renewed(stack, &renewed).await;
                 }
                 applied
             }
@@ -200,13 +212,21 @@ impl Reconciler {
         if outcome.is_ok() {
             self.restart(&observed).await;
         }
-        observed.read = self.verify(&outcome, &observed, &applied).await;
+        let told = self.rotation.deliver(&self.client, &observed).await;
+        self.metrics.writes.inc_by(told);
+        let servers = self.api_servers.find().await;
+        (observed.read, observed.api_servers) = self.verify(&outcome, &observed, &applied, &servers).await;
+        let certificates = outcome.as_ref().ok().map(|plan| &plan.certificates);
+        self.rotation.read(&observed.read, certificates);
         if applied.writes > 0 {
             self.observer.deployment(&mut observed).await;
         }
         // Now with what kube-aggregator says of what was just written.
         if let Ok(api_services) = cluster::api_services(&self.client).await {
             observed.api_services = api_services;
+        }
+        if let Ok(plan) = &outcome {
+            self.rotation.acknowledge(plan, &observed, &servers).await;
         }
         match adopt::former_servers(&self.client, &observed.api_services).await {
             Ok(servers) => observed.former_servers = servers,
@@ -255,21 +275,16 @@ impl Reconciler {
         self.tell(stack, &status, &[finding]).await
     }
 
-    fn recall_authority(&self, observed: &mut Observed) {
-        let Some(known) = &self.authority else {
-            return;
+    /// Says what was found in its place.
+    fn recall_authority(&self, observed: &mut Observed) -> Option<String> {
+        let known = self.authority.as_ref()?;
+        let found = match &observed.ca_secret {
+            None => "it was deleted",
+            Some(secret) if secret.data != known.data => "it was changed",
+            Some(_) => return None,
         };
-        if observed
-            .ca_secret
-            .as_ref()
-            .is_none_or(|secret| secret.data != known.data)
-        {
-            tracing::info!(
-                secret = names::CA_SECRET,
-                "it was deleted or changed, and comes back as it was"
-            );
-            observed.ca_secret = Some(known.clone());
-        }
+        observed.ca_secret = Some(known.clone());
+        Some(format!("{}: {found}, and comes back as it was", names::CA_SECRET))
     }
 
     async fn restart(&self, observed: &Observed) {
@@ -288,7 +303,13 @@ impl Reconciler {
         }
     }
 
-    async fn verify(&self, outcome: &Result<Plan, Refusal>, observed: &Observed, applied: &Applied) -> Read {
+    async fn verify(
+        &self,
+        outcome: &Result<Plan, Refusal>,
+        observed: &Observed,
+        applied: &Applied,
+        servers: &[ApiServer],
+    ) -> (Read, Vec<(SocketAddr, Option<Read>)>) {
         let due = match outcome {
             Ok(plan) => plan.registration == Registration::Register,
             Err(_) => {
@@ -297,17 +318,18 @@ impl Reconciler {
             }
         };
         if !due {
-            return Read::NotTried;
+            let each = servers.iter().filter_map(|server| server.address);
+            return (Read::NotTried, each.map(|address| (address, None)).collect());
         }
         let deadline = Instant::now() + REGISTERED;
         let mut tries = 0;
         loop {
-            let read = verify::read(&self.client).await;
+            let (read, each) = verify::through(servers).await;
             tries += 1;
             // A connection may break once: that is not worth a word.
             let enough = tries >= TRIES && (!applied.registered || Instant::now() >= deadline);
             if read == Read::Succeeded || enough {
-                return read;
+                return (read, each);
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -174,12 +174,16 @@ fn address(pod: &Pod) -> Option<IpAddr> {
     status.pod_ip.as_ref()?.parse().ok()
 }
 
+/// The authorities that replicas' certificates may be from, PEM.
+pub(crate) fn bundle(ca: Option<&Secret>) -> Option<&[u8]> {
+    let data = ca?.data.as_ref()?;
+    let bundle = data.get(BUNDLE).or_else(|| data.get(names::TLS_CERTIFICATE))?;
+    Some(&bundle.0)
+}
+
 fn roots(ca: Option<&Secret>) -> Result<Vec<Vec<u8>>, &'static str> {
-    let pem = ca
-        .and_then(|secret| secret.data.as_ref())
-        .and_then(|data| data.get(BUNDLE).or_else(|| data.get(names::TLS_CERTIFICATE)))
-        .ok_or("there is no certificate authority yet to verify it with")?;
-    CertificateDer::pem_slice_iter(&pem.0)
+    let pem = bundle(ca).ok_or("there is no certificate authority yet to verify it with")?;
+    CertificateDer::pem_slice_iter(pem)
         .map(|certificate| certificate.map(|certificate| certificate.to_vec()))
         .collect::<Result<_, _>>()
         .map_err(|_| "the certificate authority's Secret holds no PEM certificate")

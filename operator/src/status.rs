@@ -4,18 +4,20 @@
 mod conditions;
 mod settle;
 
+use std::net::SocketAddr;
+
 use contract::names;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
 use crate::api::{
-    AggregationStatus, ApiServiceStatus, CertificateStatus, FailingKubelets, FindingStatus, KubeletsStatus,
-    MetricsStackStatus,
+    AggregationStatus, ApiServerStatus, ApiServiceStatus, CertificateStatus, FailingKubelets, FindingStatus,
+    KubeletsStatus, MetricsStackStatus,
 };
 use crate::certificates::KeyPair;
 use crate::diagnose::{self, Diagnosis, Finding, Kubelets, Reason, Severity};
-use crate::observe::{ObserveError, Observed};
+use crate::observe::{ObserveError, Observed, Read};
 use crate::plan::{self, Plan, Refusal};
 
 /// Most findings that are kept: the rest is more of the same.
@@ -55,12 +57,7 @@ pub fn status(
             .map(|judged| judged.into_condition(previous, generation, now))
             .collect(),
         findings: findings.iter().take(MAX_FINDINGS).map(finding_status).collect(),
-        aggregation: observed
-            .authentication
-            .as_ref()
-            .map(|config_map| AggregationStatus {
-                allowed_names: diagnose::allowed_names(Some(config_map)),
-            }),
+        aggregation: aggregation(observed),
         api_services: api_services(observed),
         next_certificate_expiry: certificates
             .iter()
@@ -158,6 +155,36 @@ fn certificates(
         of(names::CA_SECRET, &plan.certificates.ca),
         of(names::SERVING_SECRET, &plan.certificates.leaf),
     ]
+}
+
+fn aggregation(observed: &Observed) -> Option<AggregationStatus> {
+    let status = AggregationStatus {
+        allowed_names: observed
+            .authentication
+            .as_ref()
+            .map(|config_map| diagnose::allowed_names(Some(config_map)))
+            .unwrap_or_default(),
+        api_servers: observed
+            .api_servers
+            .iter()
+            .map(|(address, read)| api_server(*address, read.as_ref()))
+            .collect(),
+    };
+    let is_known = observed.authentication.is_some() || !status.api_servers.is_empty();
+    is_known.then_some(status)
+}
+
+fn api_server(address: SocketAddr, read: Option<&Read>) -> ApiServerStatus {
+    let (available, message) = match read {
+        Some(Read::Succeeded) => ("True", String::new()),
+        Some(Read::Failed { reason, .. }) => ("False", shorten(reason)),
+        Some(Read::NotTried) | None => ("Unknown", String::new()),
+    };
+    ApiServerStatus {
+        address: address.to_string(),
+        available: available.to_owned(),
+        message,
+    }
 }
 
 fn api_services(observed: &Observed) -> Vec<ApiServiceStatus> {

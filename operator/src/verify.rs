@@ -1,14 +1,17 @@
 //! A real read: a list of every version through the aggregator. Nothing else proves that metrics can be read.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use contract::names;
+use futures::future::join_all;
 use http_body_util::{BodyExt as _, Limited};
 use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::api_servers::ApiServer;
 use crate::cluster;
 use crate::observe::Read;
 
@@ -16,6 +19,23 @@ use crate::observe::Read;
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Most bytes of one list: some 200 000 nodes.
 const BODY_LIMIT: usize = 64 << 20;
+
+/// Lists the nodes' metrics in each version, through each kube-apiserver that can be reached. What the first one says
+/// that does not answer counts for all.
+pub async fn through(servers: &[ApiServer]) -> (Read, Vec<(SocketAddr, Option<Read>)>) {
+    let each = join_all(servers.iter().map(|server| async {
+        match &server.client {
+            Some(client) => Some(read(client).await),
+            None => None,
+        }
+    }))
+    .await;
+    let failed = each.iter().flatten().find(|read| **read != Read::Succeeded);
+    let read = failed.or(each.iter().flatten().next()).cloned();
+    let each = servers.iter().zip(each);
+    let each = each.filter_map(|(server, read)| Some((server.address?, read)));
+    (read.unwrap_or_default(), each.collect())
+}
 
 /// Lists the nodes' metrics in each version.
 pub async fn read(client: &Client) -> Read {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use contract::names::{AUTHENTICATION_CONFIG_MAP, METRICS_API, NAME_LABEL};
+use contract::names::AUTHENTICATION_CONFIG_MAP;
 use http::StatusCode;
 use rustls::version::TLS13;
 use serde_json::{Value, json};
@@ -16,7 +16,6 @@ use super::load;
 use super::pki::{Authority, Identity};
 use super::wait::eventually;
 use crate::command;
-use crate::test::install_yaml::NAMESPACE;
 
 /// Files of the control plane, which kube-apiserver reads again when they change.
 const PKI: &str = "/etc/kubernetes/pki";
@@ -35,7 +34,7 @@ const HEADERS: [(&str, &str); 2] = [
 
 pub(super) async fn fails_no_read(context: &Context) -> Result<()> {
     context.working_stack().await?;
-    let before = containers(context).await?;
+    let before = context.metrics_api_containers().await?;
     let original = FrontProxy {
         authority: read(context, AUTHORITY_FILE).await?,
         certificate: read(context, CERTIFICATE_FILE).await?,
@@ -66,7 +65,7 @@ pub(super) async fn fails_no_read(context: &Context) -> Result<()> {
     verbosity(context, "0").await?;
     let ((), outcome) = rotated?;
     outcome.expect_no_failure()?;
-    let after = containers(context).await?;
+    let after = context.metrics_api_containers().await?;
     ensure!(
         after == before,
         "metrics-api's Pods are {after:?}, before {before:?}"
@@ -77,23 +76,6 @@ pub(super) async fn fails_no_read(context: &Context) -> Result<()> {
         outcome.slowest.as_millis()
     ));
     Ok(())
-}
-
-/// What identifies metrics-api's containers: others come with a restart.
-async fn containers(context: &Context) -> Result<String> {
-    let selector = format!("{NAME_LABEL}={METRICS_API}");
-    let args = [
-        "get",
-        "pods",
-        "--namespace",
-        NAMESPACE,
-        "--selector",
-        &selector,
-        "--output=jsonpath={.items[*].status.containerStatuses[*].containerID}",
-    ];
-    let containers = context.kubectl(&args).await?;
-    ensure!(!containers.is_empty(), "metrics-api has no containers");
-    Ok(containers)
 }
 
 /// What a front proxy shows, and whom it is believed by. PEM.
@@ -233,11 +215,11 @@ async fn read(context: &Context, file: &str) -> Result<String> {
 }
 
 /// Puts a file in another's place, so that none is ever seen half written.
-async fn write(context: &Context, file: &str, content: &str) -> Result<()> {
+async fn write(context: &Context, file: &str, text: &str) -> Result<()> {
     let mut command = context.cluster.node_command(1, "sh")?;
     let script = r#"cat > "$1.new" && chmod --reference="$1" "$1.new" && mv "$1.new" "$1""#;
     command.args(["-c", script, "sh", &format!("{PKI}/{file}")]);
-    command::output_of_input(command, content.as_bytes()).await?;
+    command::output_of_input(command, text.as_bytes()).await?;
     Ok(())
 }
 

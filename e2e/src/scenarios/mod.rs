@@ -23,6 +23,7 @@ mod autoscaling;
 mod bad_flags;
 mod bad_spec;
 mod boundaries;
+mod certificate_rotation;
 mod drop_in;
 mod foreign_api_service;
 mod front_proxy_rotation;
@@ -175,6 +176,7 @@ scenarios! {
     MetricsApi Default "bad-flags" 2 bad_flags::end_the_process;
 
     Operator Default "repair" 6 repair::everything_comes_back;
+    Operator Default "certificate-rotation" 8 certificate_rotation::fails_no_read;
     Operator Default "rolling-restart" 4 rolling_restart::fails_no_read;
     Operator Default "bad-spec" 4 bad_spec::is_refused;
     Operator Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
@@ -191,6 +193,7 @@ scenarios! {
     Aggregation Csr "drop-in" 9 drop_in::by_image_only;
 
     Measurements Default "lost-replicas-by-protocol" 29 lost_replicas::are_measured;
+    Measurements Default "certificate-rotations" 40 certificate_rotation::is_measured;
 }
 
 /// Arguments of the hidden subcommand that runs one scenario in this process.

@@ -166,6 +166,23 @@ impl Context {
         Ok(())
     }
 
+    /// What identifies metrics-api's containers: others come with a restart.
+    pub(super) async fn metrics_api_containers(&self) -> Result<String> {
+        let selector = format!("app.kubernetes.io/name={METRICS_API}");
+        let args = [
+            "get",
+            "pods",
+            "--namespace",
+            NAMESPACE,
+            "--selector",
+            &selector,
+            "--output=jsonpath={.items[*].status.containerStatuses[*].containerID}",
+        ];
+        let containers = self.kubectl(&args).await?;
+        ensure!(!containers.is_empty(), "metrics-api has no containers");
+        Ok(containers)
+    }
+
     /// The running pods of metrics-api, ready ones only: name and address.
     pub(super) async fn metrics_api_pods(&self) -> Result<Vec<(String, std::net::IpAddr)>> {
         let selector = format!("app.kubernetes.io/name={METRICS_API}");

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crd::crd;
 pub use status::{
-    AggregationStatus, ApiServiceStatus, CertificateStatus, FailingKubelets, FindingStatus, KubeletsStatus,
-    MetricsStackStatus,
+    AggregationStatus, ApiServerStatus, ApiServiceStatus, CertificateStatus, FailingKubelets, FindingStatus,
+    KubeletsStatus, MetricsStackStatus,
 };
 
 /// What the Metrics API of this cluster shall be like. Every field is optional: an empty spec gives a working,
@@ -181,18 +181,19 @@ pub struct CaBundleSpec {
     "!has(self.caValidity) || !has(self.leafValidity) || duration(self.leafValidity) <= duration(self.caValidity)")
     .message("leafValidity must not be longer than caValidity"))]
 pub struct CertificatesSpec {
-    /// Lifetime of the next certificate authority, from `1h` to `87600h`. Default: `87600h` (ten years).
+    /// Lifetime of the next certificate authority, from `3m` to `87600h`. When a fifth of it is left, the next one takes
+    /// over without a failed request. Default: `87600h` (ten years).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1h') && duration(self) <= duration('87600h')")
-        .message("must be a duration from 1h to 87600h"))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('3m') && duration(self) <= duration('87600h')")
+        .message("must be a duration from 3m to 87600h"))]
     pub ca_validity: Option<String>,
-    /// Lifetime of the serving certificate, from `10m` to `87600h`. It is renewed, without a restart, when a third
+    /// Lifetime of the serving certificate, from `1m` to `87600h`. It is renewed, without a restart, when a third
     /// of it is left. Default: `2160h` (90 days).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('10m') && duration(self) <= duration('87600h')")
-        .message("must be a duration from 10m to 87600h"))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('87600h')")
+        .message("must be a duration from 1m to 87600h"))]
     pub leaf_validity: Option<String>,
 }
 

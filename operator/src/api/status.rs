@@ -56,6 +56,22 @@ pub struct AggregationStatus {
     /// Names that a front-proxy certificate may have; empty: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_names: Vec<String>,
+    /// Each kube-apiserver, and whether metrics can be read through it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub api_servers: Vec<ApiServerStatus>,
+}
+
+/// One kube-apiserver.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiServerStatus {
+    /// Its address and port.
+    pub address: String,
+    /// Whether metrics can be read through it: `True`, `False`, or `Unknown` if it cannot be reached singly.
+    pub available: String,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 /// One APIService.

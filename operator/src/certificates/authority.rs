@@ -1,23 +1,14 @@
-//! Authorities that are trusted besides the current one: while one takes over from another, servers still show
-//! certificates of the old one, until they have been brought the new ones.
-
-use std::time::Duration;
+//! Authorities that are trusted: while one takes over from another, servers still show certificates of the old one, until
+//! they have been brought the new ones.
 
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::KeyPair;
 use super::pair::Facts;
 
-/// Entry of the authority's Secret with every authority that is trusted, PEM, the current one first.
-pub const BUNDLE: &str = "ca.crt";
-/// How long a new authority is only trusted before a serving certificate is made with it: kube-apiservers need time to
-/// see the new bundle.
-pub(super) const SETTLE: Duration = Duration::from_mins(1);
-/// How long a new authority shares the trust with the one before. kubelet brings Pods a new certificate within two
-/// minutes; this is for a node that was away.
-pub(super) const OVERLAP: Duration = Duration::from_hours(24);
-
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
 /// A certificate authority without its key.
@@ -29,14 +20,18 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// PEM.
+    /// When it expires.
     #[must_use]
-    pub fn pem(&self) -> &str {
-        &self.pem
+    pub fn not_after(&self) -> Timestamp {
+        self.facts.not_after
     }
 
     pub(super) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    pub(super) fn is_of(&self, pair: &KeyPair) -> bool {
+        self.certificate == *pair.certificate()
     }
 
     fn parse(pem: &str) -> Option<Self> {
@@ -50,16 +45,41 @@ impl Authority {
     }
 }
 
-/// The newest authority in `bundles` that is still valid, besides `current`. Anything else in there is ignored.
-pub(super) fn newest(
-    bundles: &str,
-    current: Option<&CertificateDer<'_>>,
-    now: Timestamp,
-) -> Option<Authority> {
-    bundles
-        .split_inclusive(END)
-        .filter_map(|part| Authority::parse(part.get(part.find("-----BEGIN CERTIFICATE-----")?..)?))
-        .filter(|authority| authority.facts.is_ca && now < authority.facts.not_after)
-        .filter(|authority| current != Some(&authority.certificate))
-        .max_by_key(|authority| authority.facts.not_before)
+impl From<&KeyPair> for Authority {
+    fn from(pair: &KeyPair) -> Self {
+        Self {
+            pem: format!("{}\n", pair.certificate_pem().trim()),
+            certificate: pair.certificate().clone(),
+            facts: pair.facts(),
+        }
+    }
+}
+
+/// The authorities in `bundles` that have not expired, each once. Anything else in there is ignored.
+pub(super) fn read(bundles: &str, now: Timestamp) -> Vec<Authority> {
+    let mut found: Vec<Authority> = Vec::new();
+    for part in bundles.split_inclusive(END) {
+        let authority = part
+            .find(BEGIN)
+            .and_then(|start| Authority::parse(part.get(start..)?));
+        if let Some(authority) = authority
+            && authority.facts.is_ca
+            && now < authority.facts.not_after
+            && !found.contains(&authority)
+        {
+            found.push(authority);
+        }
+    }
+    found
+}
+
+/// A bundle, PEM: in an order that follows from what is in it, so that it is never written because of that.
+pub(super) fn bundle(authorities: impl IntoIterator<Item = Authority>) -> String {
+    let mut authorities: Vec<_> = authorities.into_iter().collect();
+    authorities.sort_by(|a, b| {
+        let key = |authority: &Authority| (authority.facts.not_before, authority.certificate.to_vec());
+        key(a).cmp(&key(b))
+    });
+    authorities.dedup();
+    authorities.into_iter().map(|authority| authority.pem).collect()
 }

@@ -8,7 +8,6 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-use super::judge::end_of_leaf;
 use super::{BACKDATE, Certificates, Judgement, KeyPair, Lifetimes, PairError, Server};
 
 /// Why no certificate could be made.
@@ -40,11 +39,18 @@ pub fn issue(
         name: server.name.clone(),
         source,
     };
+    let authority = || -> Result<KeyPair, IssueError> {
+        let made = authority(server, lifetimes.ca, now).map_err(make_error)?;
+        Ok(made.parse()?)
+    };
     let ca = match judgement.ca {
         Ok(ca) => ca,
-        Err(_) => authority(server, lifetimes.ca, now)
-            .map_err(make_error)?
-            .parse()?,
+        Err(_) => authority()?,
+    };
+    let next = match judgement.next {
+        Some(Ok(next)) => Some(next),
+        Some(Err(_)) => Some(authority()?),
+        None => None,
     };
     let leaf = match judgement.leaf {
         Ok(leaf) => leaf,
@@ -54,9 +60,18 @@ pub fn issue(
     };
     Ok(Certificates {
         ca,
-        previous: judgement.previous,
+        next,
+        retired: judgement.retired,
         leaf,
+        previous: judgement.previous,
     })
+}
+
+/// When a serving certificate made at `made` ends.
+pub(super) fn end_of_leaf(made: Timestamp, lifetime: Duration, ca: &KeyPair) -> Timestamp {
+    made.saturating_add(lifetime)
+        .unwrap_or(Timestamp::MAX)
+        .min(ca.not_after())
 }
 
 /// A certificate and its key, both PEM.

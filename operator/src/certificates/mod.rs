@@ -1,21 +1,38 @@
-//! The certificates of an extension API server: a certificate authority of its own and a serving certificate under it.
+//! The certificates of an extension API server: a certificate authority of its own, a serving certificate under it, and
+//! the bundle of authorities that its clients are told to trust.
 //!
-//! [`judge()`] decides from what is stored and the time what is still good; [`issue()`] makes what is not. Both know a
-//! server's DNS names and nothing of what it serves.
+//! [`judge()`] decides from what is stored, from who knows and uses it ([`Usage`]), and from the time, what is still
+//! good; [`issue()`] makes what is not. Both know a server's DNS names and nothing of what it serves.
+//!
+//! A rotation has no step that is stored: its position is what the certificates are. An authority with a fifth of its
+//! life left gets a successor, which is in the bundle only. When every client has known that bundle for long enough, it
+//! becomes the authority, and the serving certificate is made anew. When that one is served everywhere and accepted, the
+//! old authority leaves the bundle.
 
 mod authority;
+mod fit;
 mod issue;
 mod judge;
 mod pair;
+mod usage;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use authority::{Authority, BUNDLE};
+pub use authority::Authority;
+pub use fit::Unfit;
 pub use issue::{IssueError, issue};
-pub use judge::{Judgement, Unfit, judge, lifetimes};
+pub use judge::{Judgement, Stored, judge, lifetimes};
 pub use pair::{KeyPair, PairError};
+pub use usage::{Observations, Usage};
+
+/// Entry of the authority's Secret with every authority that is trusted, PEM.
+pub const BUNDLE: &str = "ca.crt";
+/// Entries of the authority's Secret with its successor, while that is only trusted.
+pub const NEXT: (&str, &str) = ("next.crt", "next.key");
+/// Entries of the serving certificate's Secret with the one of the authority before, until the new one has been accepted.
+pub const PREVIOUS: (&str, &str) = ("previous.crt", "previous.key");
 
 /// How far back a new certificate starts, for clocks that are behind.
 const BACKDATE: Duration = Duration::from_mins(5);
@@ -41,28 +58,45 @@ pub struct Lifetimes {
 /// A complete set of certificates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Certificates {
-    /// The authority.
+    /// The authority that signs.
     pub ca: KeyPair,
-    /// The authority before, while it is still trusted.
-    pub previous: Option<Authority>,
+    /// Its successor, which is only trusted.
+    pub next: Option<KeyPair>,
+    /// The authorities before, while they are still trusted.
+    pub retired: Vec<Authority>,
     /// The serving certificate.
     pub leaf: KeyPair,
+    /// The serving certificate of the authority before, until the new one has been accepted.
+    pub previous: Option<KeyPair>,
 }
 
 impl Certificates {
-    /// Every authority that is trusted, PEM, the current one first.
+    /// Every authority that is trusted, PEM.
     #[must_use]
     pub fn bundle(&self) -> String {
-        let previous = self.previous.as_ref().map_or("", Authority::pem);
-        format!("{}{previous}", self.ca.certificate_pem())
+        let own = [Some(&self.ca), self.next.as_ref()].into_iter().flatten();
+        authority::bundle(own.map(Authority::from).chain(self.retired.iter().cloned()))
+    }
+
+    /// Whether one authority is taking over from another.
+    #[must_use]
+    pub fn rotates(&self) -> bool {
+        self.next.is_some() || !self.retired.is_empty()
     }
 
     /// When the next of them is to be renewed.
     #[must_use]
     pub fn renew_at(&self) -> Timestamp {
-        self.ca.renew_at().min(self.leaf.renew_at())
+        let leaf = self.leaf.renew_at();
+        if self.next.is_some() {
+            leaf
+        } else {
+            leaf.min(self.ca.renew_at())
+        }
     }
 }
 
+#[cfg(test)]
+mod life_tests;
 #[cfg(test)]
 mod tests;

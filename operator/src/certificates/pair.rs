@@ -8,6 +8,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::BACKDATE;
+
 /// A certificate and its private key, which belong together. Its `Debug` does not show the key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyPair {
@@ -109,14 +111,33 @@ impl KeyPair {
         self.facts.not_after
     }
 
-    /// When it is to be renewed: with a third of its life left.
+    pub(super) fn facts(&self) -> Facts {
+        self.facts
+    }
+
+    /// When it was made: [`BACKDATE`] after its start.
+    #[must_use]
+    pub fn made(&self) -> Timestamp {
+        self.facts
+            .not_before
+            .saturating_add(BACKDATE)
+            .unwrap_or(Timestamp::MAX)
+            .min(self.facts.not_after)
+    }
+
+    /// When it is to be renewed: with a third of its life left, an authority with a fifth; and up to a thirtieth of its
+    /// life earlier, so that those of many clusters that were made together are not renewed together.
     #[must_use]
     pub fn renew_at(&self) -> Timestamp {
-        let (start, end) = (
-            self.facts.not_before.as_second(),
-            self.facts.not_after.as_second(),
-        );
-        Timestamp::from_second(end - (end - start).max(0) / 3).unwrap_or(self.facts.not_after)
+        let (start, end) = (self.made().as_second(), self.facts.not_after.as_second());
+        let life = (end - start).max(0);
+        let left = life / if self.facts.is_ca { 5 } else { 3 };
+        // The end of the signature: as good as a random number, and always the same for one certificate.
+        let dice = self.certificate.iter().rev().take(2);
+        let dice = dice.fold(0_i64, |number, &byte| number << 8 | i64::from(byte));
+        let early = i128::from(life) * i128::from(dice) / (30 << 16);
+        let early = i64::try_from(early).unwrap_or_default();
+        Timestamp::from_second(end - left - early).unwrap_or(self.facts.not_after)
     }
 }
 

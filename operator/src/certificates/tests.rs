@@ -24,14 +24,20 @@ fn server() -> Server {
     }
 }
 
+/// What is made where nothing is.
 fn fresh(now: Timestamp) -> Certificates {
-    issue(
-        judge(None, None, "", &server(), LIFETIMES, now),
-        &server(),
-        LIFETIMES,
-        now,
-    )
-    .unwrap()
+    complete(None, None, &Usage::default(), LIFETIMES, now)
+}
+
+fn complete(
+    ca: Option<&Secret>,
+    leaf: Option<&Secret>,
+    usage: &Usage,
+    lifetimes: Lifetimes,
+    now: Timestamp,
+) -> Certificates {
+    let judgement = judge(Stored { ca, leaf }, usage, &server(), lifetimes, now);
+    issue(judgement, &server(), lifetimes, now).unwrap()
 }
 
 fn secret(certificate: &str, key: &str) -> Secret {
@@ -52,15 +58,64 @@ fn stored(pair: &KeyPair) -> Secret {
     secret(pair.certificate_pem(), pair.key_pem())
 }
 
+/// As the Secrets hold it.
+pub(super) fn kept(certificates: &Certificates) -> (Secret, Secret) {
+    let (mut ca, mut leaf) = (stored(&certificates.ca), stored(&certificates.leaf));
+    let put = |secret: &mut Secret, key: &str, text: &str| {
+        let data = secret.data.as_mut().unwrap();
+        data.insert(key.to_owned(), ByteString(text.as_bytes().to_vec()));
+    };
+    put(&mut ca, BUNDLE, &certificates.bundle());
+    let others = [
+        (&mut ca, NEXT, &certificates.next),
+        (&mut leaf, PREVIOUS, &certificates.previous),
+    ];
+    for (secret, (certificate, key), pair) in others {
+        if let Some(pair) = pair {
+            put(secret, certificate, pair.certificate_pem());
+            put(secret, key, pair.key_pem());
+        }
+    }
+    (ca, leaf)
+}
+
 fn judged(certificates: &Certificates, now: Timestamp) -> Judgement {
-    judge(
-        Some(&stored(&certificates.ca)),
-        Some(&stored(&certificates.leaf)),
-        "",
-        &server(),
-        LIFETIMES,
-        now,
-    )
+    let (ca, leaf) = kept(certificates);
+    let stored = Stored {
+        ca: Some(&ca),
+        leaf: Some(&leaf),
+    };
+    judge(stored, &usage(certificates), &server(), LIFETIMES, now)
+}
+
+/// Clients have the bundle, and for long enough; nobody has looked at the servers.
+fn usage(certificates: &Certificates) -> Usage {
+    let published = certificates.bundle();
+    Usage {
+        settled: authority::read(&published, at(0)),
+        published,
+        ..Usage::default()
+    }
+}
+
+/// Clients have the bundle since just now.
+fn unsettled(certificates: &Certificates) -> Usage {
+    Usage {
+        settled: Vec::new(),
+        ..usage(certificates)
+    }
+}
+
+fn confirmed(certificates: &Certificates) -> Usage {
+    Usage {
+        confirmed: Some(certificates.leaf.certificate().to_vec()),
+        ..usage(certificates)
+    }
+}
+
+fn next_turn(certificates: &Certificates, usage: &Usage, now: Timestamp) -> Certificates {
+    let (ca, leaf) = kept(certificates);
+    complete(Some(&ca), Some(&leaf), usage, LIFETIMES, now)
 }
 
 #[test]
@@ -108,15 +163,18 @@ fn contents_are_what_kube_apiserver_needs() {
 }
 
 #[test]
-fn the_leaf_is_renewed_with_a_third_left_and_the_authority_stays() {
+fn the_leaf_is_renewed_with_a_third_left_or_a_little_earlier_and_the_authority_stays() {
     let made = fresh(at(0));
     assert_eq!(made.leaf.not_before(), at(0).saturating_sub(BACKDATE).unwrap());
     assert_eq!(made.leaf.not_after(), at(90));
-    // 90 days and the five minutes before: two thirds of that.
-    assert_eq!(
-        made.renew_at(),
-        Timestamp::from_second(at(60).as_second() - 100).unwrap()
+    assert_eq!(made.renew_at(), made.leaf.renew_at());
+    assert!(
+        (at(57)..=at(60)).contains(&made.renew_at()),
+        "{}",
+        made.renew_at()
     );
+    let years = |years: i64| at(years * 365);
+    assert!((at(2798)..=years(8)).contains(&made.ca.renew_at()));
     let before = Timestamp::from_second(made.renew_at().as_second() - 1).unwrap();
     assert_eq!(judged(&made, before).leaf.as_ref(), Ok(&made.leaf));
     let due = judged(&made, made.renew_at());
@@ -124,7 +182,14 @@ fn the_leaf_is_renewed_with_a_third_left_and_the_authority_stays() {
     let renewed = issue(due, &server(), LIFETIMES, made.renew_at()).unwrap();
     assert_eq!(renewed.ca, made.ca);
     assert_ne!(renewed.leaf, made.leaf);
+    assert_eq!((renewed.previous.as_ref(), renewed.rotates()), (None, false));
     assert_eq!(judged(&renewed, made.renew_at()).leaf.as_ref(), Ok(&renewed.leaf));
+}
+
+#[test]
+fn certificates_made_together_are_not_renewed_together() {
+    let renewals: std::collections::BTreeSet<_> = (0..20).map(|_| fresh(at(0)).renew_at()).collect();
+    assert!(renewals.len() > 10, "{renewals:?}");
 }
 
 #[test]
@@ -133,31 +198,13 @@ fn a_leaf_never_outlives_its_authority() {
         ca: Duration::from_hours(48),
         ..LIFETIMES
     };
-    let made = issue(
-        judge(None, None, "", &server(), lifetimes, at(0)),
-        &server(),
-        lifetimes,
-        at(0),
-    )
-    .unwrap();
+    let made = complete(None, None, &Usage::default(), lifetimes, at(0));
     assert_eq!(made.leaf.not_after(), made.ca.not_after());
-    let judgement = judge(
-        Some(&stored(&made.ca)),
-        Some(&stored(&made.leaf)),
-        "",
-        &server(),
-        lifetimes,
-        at(1),
+    let (ca, leaf) = kept(&made);
+    assert_eq!(
+        complete(Some(&ca), Some(&leaf), &usage(&made), lifetimes, at(1)),
+        made
     );
-    assert!(judgement.ca.is_ok() && judgement.leaf.is_ok(), "{judgement:?}");
-}
-
-#[test]
-fn a_due_authority_takes_its_leaf_along() {
-    let made = fresh(at(0));
-    let judgement = judged(&made, at(2500));
-    assert!(matches!(judgement.ca, Err(Unfit::Due { .. })));
-    assert!(matches!(judgement.leaf, Err(Unfit::Unverified(_))));
 }
 
 #[test]
@@ -167,26 +214,26 @@ fn another_lifetime_makes_another_leaf() {
         leaf: Duration::from_hours(24),
         ..LIFETIMES
     };
-    let judgement = judge(
-        Some(&stored(&made.ca)),
-        Some(&stored(&made.leaf)),
-        "",
-        &server(),
-        lifetimes,
-        at(0),
-    );
-    assert_eq!(judgement.leaf, Err(Unfit::Lifetime));
-    let renewed = issue(judgement, &server(), lifetimes, at(0)).unwrap();
+    let (ca, leaf) = kept(&made);
+    let renewed = complete(Some(&ca), Some(&leaf), &usage(&made), lifetimes, at(0));
     assert_eq!(renewed.leaf.not_after(), at(1));
+    assert_eq!(renewed.ca, made.ca);
 }
 
 #[test]
 fn what_is_lost_or_spoilt_is_replaced() {
     let made = fresh(at(0));
     let other = fresh(at(0));
-    let ca = stored(&made.ca);
-    let leaf = stored(&made.leaf);
-    let judge = |ca: Option<&Secret>, leaf: Option<&Secret>| judge(ca, leaf, "", &server(), LIFETIMES, at(1));
+    let (ca, leaf) = kept(&made);
+    let judge = |ca: Option<&Secret>, leaf: Option<&Secret>| {
+        super::judge(
+            Stored { ca, leaf },
+            &Usage::default(),
+            &server(),
+            LIFETIMES,
+            at(1),
+        )
+    };
 
     assert_eq!(judge(Some(&ca), None).leaf, Err(Unfit::Missing));
     assert_eq!(judge(None, Some(&leaf)).ca, Err(Unfit::Missing));
@@ -211,13 +258,15 @@ fn what_is_lost_or_spoilt_is_replaced() {
         dns_names: vec!["front.other.svc".to_owned()],
         ..server()
     };
-    let judgement = super::judge(Some(&ca), Some(&leaf), "", &renamed, LIFETIMES, at(1));
+    let stored = Stored {
+        ca: Some(&ca),
+        leaf: Some(&leaf),
+    };
+    let judgement = super::judge(stored, &Usage::default(), &renamed, LIFETIMES, at(1));
     assert!(
         matches!(judgement.leaf, Err(Unfit::Unverified(_))),
         "{judgement:?}"
     );
-    let early = super::judge(Some(&ca), Some(&leaf), "", &server(), LIFETIMES, at(-1));
-    assert!(matches!(early.ca, Err(Unfit::Due { .. })), "{early:?}");
 }
 
 #[test]
@@ -237,42 +286,101 @@ proptest::proptest! {
 }
 
 #[test]
-fn while_one_authority_takes_over_from_another_both_are_trusted_and_the_old_certificate_serves_on() {
+fn an_authority_with_a_fifth_left_is_replaced_step_by_step() {
     let old = fresh(at(0));
-    let minute = |minute: i64| Timestamp::from_second(at(1).as_second() + minute * 60).unwrap();
-    let bundle = old.bundle();
-    let complete = |ca: Option<&Secret>, leaf: &Secret, trusted: &str, now| {
-        let judgement = judge(ca, Some(leaf), trusted, &server(), LIFETIMES, now);
-        issue(judgement, &server(), LIFETIMES, now).unwrap()
-    };
-    let leaf = stored(&old.leaf);
-    // The Secret is lost: what kube-apiserver trusts tells of the old one.
-    let new = complete(None, &leaf, &bundle, minute(0));
-    assert_ne!(new.ca, old.ca);
-    assert_eq!(new.leaf, old.leaf);
+    let due = old.ca.renew_at();
+    let minute = |minute: i64| Timestamp::from_second(due.as_second() + minute * 60).unwrap();
+    let begun = next_turn(&old, &usage(&old), minute(0));
+    let next = begun.next.clone().unwrap();
+    assert_eq!(begun.ca, old.ca);
+    assert_eq!(begun.bundle().matches("BEGIN").count(), 2);
+    // The certificate was due too. It is the old authority's: nobody knows the new one.
+    assert_ne!(begun.leaf, old.leaf);
     assert_eq!(
-        new.bundle(),
-        format!("{}{}", new.ca.certificate_pem(), old.ca.certificate_pem())
+        next_turn(&begun, &unsettled(&begun), minute(1)),
+        begun,
+        "it waits"
     );
-    let keep = |certificates: &Certificates| {
-        let mut secret = stored(&certificates.ca);
-        let bundle = ByteString(certificates.bundle().into_bytes());
-        secret.data.as_mut().unwrap().insert(BUNDLE.to_owned(), bundle);
-        secret
+    assert_eq!(next_turn(&begun, &usage(&old), minute(1)), begun, "it waits");
+
+    let switched = next_turn(&begun, &usage(&begun), minute(2));
+    assert_eq!((&switched.ca, &switched.next), (&next, &None));
+    assert_eq!(switched.previous.as_ref(), Some(&begun.leaf));
+    assert_eq!(switched.bundle(), begun.bundle(), "the order never changes it");
+    assert_eq!(next_turn(&switched, &usage(&switched), minute(3)), switched);
+
+    let done = next_turn(&switched, &confirmed(&switched), minute(4));
+    assert_eq!((&done.ca, &done.leaf), (&next, &switched.leaf));
+    assert_eq!((done.rotates(), &done.previous), (false, &None));
+    assert_eq!(done.bundle(), next.certificate_pem());
+    assert_eq!(next_turn(&done, &usage(&done), minute(5)), done);
+}
+
+#[test]
+fn a_refused_certificate_gives_way_to_the_one_before_until_it_is_tried_again() {
+    let old = fresh(at(0));
+    let due = old.ca.renew_at();
+    let begun = next_turn(&old, &usage(&old), due);
+    let switched = next_turn(&begun, &usage(&begun), due);
+    let refused = Usage {
+        refused: true,
+        ..unsettled(&switched)
     };
-    let kept = keep(&new);
-    assert_eq!(complete(Some(&kept), &leaf, &new.bundle(), minute(0)), new);
-    let switched = complete(Some(&kept), &leaf, &new.bundle(), minute(1));
-    assert_ne!(switched.leaf, old.leaf);
-    assert_eq!(switched.bundle(), new.bundle());
-    let settled = stored(&switched.leaf);
+    let back = next_turn(&switched, &refused, due);
+    assert_eq!((&back.ca, &back.leaf), (&switched.ca, &begun.leaf));
+    assert_eq!(next_turn(&back, &refused, due), back);
+    let again = next_turn(&back, &usage(&back), due);
+    assert_eq!(again.previous.as_ref(), Some(&begun.leaf));
+    assert_ne!(again.leaf, begun.leaf);
+}
+
+#[test]
+fn an_authority_that_is_lost_is_still_trusted_while_it_is_shown() {
+    let old = fresh(at(0));
+    let (_, leaf) = kept(&old);
+    let lost = complete(None, Some(&leaf), &unsettled(&old), LIFETIMES, at(1));
+    assert_ne!(lost.ca, old.ca);
+    assert_eq!(lost.leaf, old.leaf, "nobody knows the new authority yet");
+    assert_eq!(lost.bundle().matches("BEGIN").count(), 2);
+    let waiting = next_turn(&lost, &unsettled(&lost), at(1));
+    assert_eq!(waiting, lost);
+    let switched = next_turn(&lost, &usage(&lost), at(1));
+    assert_eq!(switched.previous.as_ref(), Some(&old.leaf));
     assert_eq!(
-        complete(Some(&kept), &settled, &new.bundle(), minute(2)),
-        switched
+        next_turn(&switched, &confirmed(&switched), at(1)).bundle(),
+        lost.ca.certificate_pem()
     );
-    // A day later the old one is forgotten.
-    let alone = complete(Some(&kept), &settled, &new.bundle(), at(2));
-    assert_eq!(alone.bundle(), new.ca.certificate_pem());
+    // Both lost: servers have the certificate mounted for a while.
+    let both = complete(None, None, &unsettled(&old), LIFETIMES, at(1));
+    assert!(both.bundle().contains(old.ca.certificate_pem().trim()));
+    // Another one of ours in its place, which nobody trusts.
+    let (other, _) = kept(&fresh(at(0)));
+    let swapped = complete(Some(&other), Some(&leaf), &unsettled(&old), LIFETIMES, at(1));
+    assert_eq!(swapped.leaf, old.leaf);
+    assert!(swapped.bundle().contains(old.ca.certificate_pem().trim()));
+}
+
+#[test]
+fn what_has_expired_is_replaced_at_once() {
+    let old = fresh(at(0));
+    let now = at(4000);
+    let new = next_turn(&old, &usage(&old), now);
+    assert_eq!((&new.next, new.rotates()), (&None, false));
+    assert_eq!(new.bundle(), new.ca.certificate_pem());
+    assert!(new.leaf.not_after() > now);
+}
+
+#[test]
+fn a_clock_that_steps_back_loses_nothing() {
+    let made = fresh(at(10));
+    let early = next_turn(&made, &usage(&made), at(0));
+    assert_eq!(early.ca, made.ca);
+    assert!(
+        early.next.is_some(),
+        "one that is valid by this clock is brought in"
+    );
+    let right = next_turn(&early, &usage(&early), at(10));
+    assert!(right.bundle().contains(made.ca.certificate_pem().trim()));
 }
 
 #[test]
@@ -282,10 +390,18 @@ fn what_is_no_authority_is_never_trusted() {
         "x{}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
         old.leaf.certificate_pem()
     );
-    for (trusted, now) in [(nonsense, at(1)), (old.ca.certificate_pem().to_owned(), at(3650))] {
-        let leaf = stored(&old.leaf);
-        let judgement = judge(None, Some(&leaf), &trusted, &server(), LIFETIMES, now);
-        assert_eq!(judgement.previous, None);
+    for (published, now) in [(nonsense, at(1)), (old.ca.certificate_pem().to_owned(), at(3650))] {
+        let (_, leaf) = kept(&old);
+        let usage = Usage {
+            published,
+            ..Usage::default()
+        };
+        let stored = Stored {
+            ca: None,
+            leaf: Some(&leaf),
+        };
+        let judgement = judge(stored, &usage, &server(), LIFETIMES, now);
+        assert_eq!(judgement.retired, []);
         assert!(judgement.leaf.is_err());
     }
 }

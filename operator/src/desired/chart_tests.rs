@@ -219,8 +219,10 @@ fn the_operator_may_do_nothing_to_objects_that_it_does_not_know() {
                     .iter()
                     .all(|resource| made_by_post.contains(&resource.as_str()));
                 let events = resources == ["events"];
+                // Their names are not known before. What they run is the operator's to say anyway, by their Deployment.
+                let pods = resources == ["pods"] && changed == ["patch"];
                 assert!(
-                    changed.is_empty() || (post && changed == ["create"]) || events,
+                    changed.is_empty() || (post && changed == ["create"]) || events || pods,
                     "{text}"
                 );
             }

@@ -112,18 +112,8 @@ pub fn ours(metadata: &ObjectMeta) -> bool {
 pub fn objects(plan: &Plan) -> Objects {
     let namespace = plan.namespace.as_str();
     let mut base = vec![
-        Object::new(&secret::key_pair(
-            namespace,
-            names::CA_SECRET,
-            &plan.certificates.ca,
-            Some(&plan.certificates.bundle()),
-        )),
-        Object::new(&secret::key_pair(
-            namespace,
-            names::SERVING_SECRET,
-            &plan.certificates.leaf,
-            None,
-        )),
+        Object::new(&secret::authority(namespace, &plan.certificates)),
+        Object::new(&secret::serving(namespace, &plan.certificates)),
         Object::new(&service_account::metrics_api(namespace)),
         Object::new(&service_account::kubelet(namespace)),
         Object::new(&rbac::reader()),

@@ -1,28 +1,62 @@
 //! Secrets.
 
-use std::collections::BTreeMap;
-
 use contract::names;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::namespaced;
-use crate::certificates::{BUNDLE, KeyPair};
+use crate::certificates::{BUNDLE, Certificates, KeyPair, NEXT, PREVIOUS};
 
-/// A certificate with its key, and the authorities that are trusted.
-pub(super) fn key_pair(namespace: &str, name: &str, pair: &KeyPair, bundle: Option<&str>) -> Secret {
+/// The authority, its successor, and all authorities that are trusted.
+pub(super) fn authority(namespace: &str, certificates: &Certificates) -> Secret {
+    let mut secret = key_pair(
+        namespace,
+        names::CA_SECRET,
+        &certificates.ca,
+        certificates.next.as_ref().map(|next| (NEXT, next)),
+    );
+    let bundle = ByteString(certificates.bundle().into_bytes());
+    secret
+        .data
+        .get_or_insert_default()
+        .insert(BUNDLE.to_owned(), bundle);
+    secret
+}
+
+/// The serving certificate, and the one before while it may be needed again.
+pub(super) fn serving(namespace: &str, certificates: &Certificates) -> Secret {
+    key_pair(
+        namespace,
+        names::SERVING_SECRET,
+        &certificates.leaf,
+        certificates
+            .previous
+            .as_ref()
+            .map(|previous| (PREVIOUS, previous)),
+    )
+}
+
+fn key_pair(
+    namespace: &str,
+    name: &str,
+    pair: &KeyPair,
+    another: Option<((&str, &str), &KeyPair)>,
+) -> Secret {
     let entry = |key: &str, value: &str| (key.to_owned(), ByteString(value.as_bytes().to_vec()));
+    let current = ((names::TLS_CERTIFICATE, names::TLS_KEY), pair);
+    let pairs = [Some(current), another].into_iter().flatten();
     Secret {
         metadata: namespaced(namespace, name),
         type_: Some("kubernetes.io/tls".to_owned()),
         data: Some(
-            [
-                entry(names::TLS_CERTIFICATE, pair.certificate_pem()),
-                entry(names::TLS_KEY, pair.key_pem()),
-            ]
-            .into_iter()
-            .chain(bundle.map(|bundle| entry(BUNDLE, bundle)))
-            .collect::<BTreeMap<_, _>>(),
+            pairs
+                .flat_map(|((certificate, key), pair)| {
+                    [
+                        entry(certificate, pair.certificate_pem()),
+                        entry(key, pair.key_pem()),
+                    ]
+                })
+                .collect(),
         ),
         ..Secret::default()
     }

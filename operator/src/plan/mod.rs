@@ -7,6 +7,8 @@ mod sizing;
 mod spec;
 mod types;
 
+use std::time::Duration;
+
 use contract::names;
 use jiff::Timestamp;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -19,7 +21,7 @@ pub use types::{
 
 use crate::adopt;
 use crate::api::{AdoptPolicy, ImagePullPolicy, MetricsStack, MetricsStackSpec};
-use crate::certificates::{self, Judgement, Lifetimes, Server};
+use crate::certificates::{self, Certificates, Judgement, KeyPair, Lifetimes, Server, Stored};
 use crate::desired;
 use crate::observe::{Observed, Part};
 
@@ -34,7 +36,16 @@ pub struct Environment {
     pub image_pull_policy: ImagePullPolicy,
     /// Names of Secrets with credentials of its registry, where the stack names none.
     pub image_pull_secrets: Vec<String>,
+    /// How long every state of a rotation of certificates lasts at least.
+    pub certificate_minimum_age: Duration,
 }
+
+/// Default of [`Environment::certificate_minimum_age`]. kube-apiservers see a new bundle within a second; this is for one
+/// that could not be asked.
+pub const CERTIFICATE_MINIMUM_AGE: Duration = Duration::from_mins(1);
+/// How often is looked how far a rotation is, and for how long.
+const ROTATION_CHECK: Duration = Duration::from_secs(5);
+const ROTATION_EAGER: Duration = Duration::from_mins(10);
 
 impl Environment {
     /// With an image that anybody may pull.
@@ -45,6 +56,7 @@ impl Environment {
             image: image.to_owned(),
             image_pull_policy: ImagePullPolicy::IfNotPresent,
             image_pull_secrets: Vec::new(),
+            certificate_minimum_age: CERTIFICATE_MINIMUM_AGE,
         }
     }
 }
@@ -67,11 +79,7 @@ pub fn plan(
         if let Some(good) = last_good {
             asked = Asked::read(good, observed, environment, &mut Vec::new());
         } else if runs(observed) {
-            asked.lifetimes = certificates::lifetimes(
-                observed.ca_secret.as_ref(),
-                observed.serving_secret.as_ref(),
-                asked.lifetimes,
-            );
+            asked.lifetimes = certificates::lifetimes(stored(observed), asked.lifetimes);
             keeps_workload = true;
         } else {
             return Err(Refusal::InvalidSpec(problems));
@@ -85,14 +93,7 @@ pub fn plan(
     } = asked;
 
     let server = server(&environment.namespace);
-    let judgement = certificates::judge(
-        observed.ca_secret.as_ref(),
-        observed.serving_secret.as_ref(),
-        &trusted(observed),
-        &server,
-        lifetimes,
-        now,
-    );
+    let judgement = certificates::judge(stored(observed), &observed.usage, &server, lifetimes, now);
     let renewed = renewed(&judgement);
     let certificates = certificates::issue(judgement, &server, lifetimes, now)
         .map_err(|error| Refusal::Certificates(with_source(&error)))?;
@@ -100,7 +101,7 @@ pub fn plan(
         namespace: environment.namespace.clone(),
         metrics_api,
         kubelet,
-        next_check: certificates.renew_at(),
+        next_check: next_check(&certificates, now),
         certificates,
         renewed,
         registration: registration(observed, adopt, now),
@@ -175,13 +176,39 @@ fn server(namespace: &str) -> Server {
     }
 }
 
+fn stored(observed: &Observed) -> Stored<'_> {
+    Stored {
+        ca: observed.ca_secret.as_ref(),
+        leaf: observed.serving_secret.as_ref(),
+    }
+}
+
+/// When is looked again for the certificates' sake at the latest.
+fn next_check(certificates: &Certificates, now: Timestamp) -> Timestamp {
+    let newest = [
+        Some(&certificates.ca),
+        certificates.next.as_ref(),
+        Some(&certificates.leaf),
+    ];
+    let newest = newest.into_iter().flatten().map(KeyPair::made).max();
+    let is_under_way = certificates.rotates()
+        && newest.is_some_and(|made| now.duration_since(made).unsigned_abs() < ROTATION_EAGER);
+    let renewal = certificates.renew_at();
+    if is_under_way {
+        now.saturating_add(ROTATION_CHECK).unwrap_or(now).min(renewal)
+    } else {
+        renewal
+    }
+}
+
 fn renewed(judgement: &Judgement) -> Vec<String> {
-    let of = |name: &str, judged: &Result<_, certificates::Unfit>| {
-        judged.as_ref().err().map(|unfit| format!("{name}: {unfit}"))
-    };
+    let of = |name: &str, unfit: Option<&certificates::Unfit>| unfit.map(|unfit| format!("{name}: {unfit}"));
+    let next = judgement.next.as_ref();
     [
-        of(names::CA_SECRET, &judgement.ca),
-        of(names::SERVING_SECRET, &judgement.leaf),
+        of(names::CA_SECRET, judgement.ca.as_ref().err()),
+        of(names::CA_SECRET, next.and_then(|next| next.as_ref().err())),
+        of(names::SERVING_SECRET, judgement.leaf.as_ref().err()),
+        of(names::SERVING_SECRET, judgement.moved.as_ref()),
     ]
     .into_iter()
     .flatten()
@@ -189,7 +216,7 @@ fn renewed(judgement: &Judgement) -> Vec<String> {
 }
 
 /// The authorities that kube-apiserver trusts now.
-fn trusted(observed: &Observed) -> String {
+pub(crate) fn published(observed: &Observed) -> String {
     let bundles = observed
         .api_services
         .iter()

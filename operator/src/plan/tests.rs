@@ -129,7 +129,7 @@ fn a_quiet_cluster_gives_the_same_plan() {
         first.renewed,
         [
             "metrics-api-ca: there is none",
-            "metrics-api-serving: it does not verify: its authority is replaced"
+            "metrics-api-serving: there is none"
         ]
     );
     let observed = stored(&first, nodes(2));

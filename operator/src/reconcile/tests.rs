@@ -31,7 +31,10 @@ fn cluster(spec: &Value) -> (Fake, Reconciler) {
 fn reconciler_for(fake: &Fake) -> Reconciler {
     let environment = Environment::new("ns", "image");
     let reports = reports::Reader::new(fake.client(), "ns");
-    Reconciler::new(&fake.client(), environment, reports, "pod", Metrics::default())
+    let client = fake.client();
+    let api_servers = ApiServers::with(client.clone(), std::sync::Arc::new(move |_| Ok(client.clone())));
+    let metrics = Metrics::default();
+    Reconciler::new(&fake.client(), api_servers, environment, reports, "pod", metrics)
 }
 
 fn endpoint_is_ready(fake: &Fake) {

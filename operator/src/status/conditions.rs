@@ -154,6 +154,19 @@ pub(super) fn certificates_ready(
             Reason::InvalidSpec.name(),
             "none are made before the spec is corrected",
         ),
+        Ok(Plan { certificates, .. }) if certificates.next.is_some() => Judged::new(
+            kind,
+            TRUE,
+            "Rotating",
+            "every certificate is valid; a new authority is to be known to every kube-apiserver before it is used",
+        ),
+        Ok(Plan { certificates, .. }) if certificates.rotates() => Judged::new(
+            kind,
+            TRUE,
+            "Rotating",
+            "every certificate is valid; the authority before stays trusted until every replica serves a certificate \
+             of the new one",
+        ),
         Ok(_) => Judged::new(
             kind,
             TRUE,

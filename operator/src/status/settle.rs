@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::{FindingStatus, MetricsStackStatus};
+use crate::api::{ApiServerStatus, FindingStatus, MetricsStackStatus};
 use crate::diagnose::Reason;
 
 /// Kinds of findings that quote an error of somebody else.
@@ -31,6 +31,20 @@ pub(super) fn settle(status: &mut MetricsStackStatus, previous: Option<&MetricsS
         });
         if let Some(at) = same {
             finding.message.clone_from(&known.remove(at).message);
+        }
+    }
+    let servers = previous.aggregation.iter().flat_map(|known| &known.api_servers);
+    for server in status
+        .aggregation
+        .iter_mut()
+        .flat_map(|known| &mut known.api_servers)
+    {
+        let is_same = |known: &&ApiServerStatus| {
+            let reason = Reason::ReadFailed.name();
+            known.address == server.address && says_the_same(&reason, &known.message, &server.message)
+        };
+        if let Some(same) = servers.clone().find(is_same) {
+            server.message.clone_from(&same.message);
         }
     }
     for condition in &mut status.conditions {

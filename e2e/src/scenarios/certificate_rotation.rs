@@ -1,0 +1,146 @@
+//! Certificate authorities and serving certificates come and go under a steady load of reads, of which none fails.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use contract::names::{CA_SECRET, SERVING_SECRET, TLS_CERTIFICATE};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde_json::{Value, json};
+
+use super::access::Server;
+use super::boundaries::pods;
+use super::context::Context;
+use super::load;
+use crate::test::install_yaml::NAMESPACE;
+
+/// How long each state of a rotation lasts at least. A minute is the default.
+const MINIMUM_AGE: &str = "CERTIFICATE_MINIMUM_AGE";
+/// How often is looked at the certificates.
+const LOOK: Duration = Duration::from_secs(1);
+/// Time for an authority to be replaced after it is due.
+const SLACK: Duration = Duration::from_secs(90);
+
+/// The shortest lifetimes, one rotation of the authority.
+pub(super) async fn fails_no_read(context: &Context) -> Result<()> {
+    rotations(context, 1, Duration::from_mins(3), Duration::from_mins(1)).await
+}
+
+/// Two rotations in half an hour.
+pub(super) async fn is_measured(context: &Context) -> Result<()> {
+    rotations(context, 2, Duration::from_mins(15), Duration::from_mins(3)).await
+}
+
+async fn rotations(context: &Context, wanted: usize, authority: Duration, leaf: Duration) -> Result<()> {
+    context.install().await?;
+    minimum_age(context, &format!("{MINIMUM_AGE}=5s")).await?;
+    context.delete_stack("background").await?;
+    let seconds = |time: Duration| format!("{}s", time.as_secs());
+    let spec = json!({"certificates": {"caValidity": seconds(authority), "leafValidity": seconds(leaf)}});
+    context.apply_stack(&spec).await?;
+    context.ready().await?;
+    let containers = context.metrics_api_containers().await?;
+    let count = u32::try_from(wanted)?;
+    let within = authority * count + SLACK;
+    let following = async {
+        let seen = tokio::time::timeout(within, follow(context, wanted)).await;
+        seen.with_context(|| format!("not rotated {wanted} times within {within:?}"))?
+    };
+    let (seen, outcome) = load::during(context, following).await?;
+    outcome.expect_no_failure()?;
+    ensure!(
+        context.metrics_api_containers().await? == containers,
+        "metrics-api was restarted"
+    );
+    context.say(format_args!(
+        "{} authorities and {} serving certificates one after the other, {} reads meanwhile, 0 failed, the slowest {} ms; \
+         a new certificate was served everywhere after at most {:.1} s",
+        seen.authorities.len(),
+        seen.certificates.len(),
+        outcome.answered,
+        outcome.slowest.as_millis(),
+        seen.slowest.as_secs_f64(),
+    ));
+    minimum_age(context, &format!("{MINIMUM_AGE}-")).await?;
+    context.apply_stack(&json!({})).await?;
+    context.ready().await?;
+    Ok(())
+}
+
+#[derive(Default)]
+struct Seen {
+    authorities: BTreeSet<String>,
+    certificates: BTreeSet<String>,
+    /// The longest from the Secret to the last replica.
+    slowest: Duration,
+}
+
+/// Looks on until `wanted` authorities have been replaced and only the last one is trusted.
+async fn follow(context: &Context, wanted: usize) -> Result<Seen> {
+    let servers = pods(context).await?;
+    let mut seen = Seen::default();
+    loop {
+        let authority = secret(context, CA_SECRET).await?;
+        let leaf = secret(context, SERVING_SECRET).await?;
+        seen.authorities.insert(entry(&authority, TLS_CERTIFICATE)?);
+        let certificate = entry(&leaf, TLS_CERTIFICATE)?;
+        if seen.certificates.insert(certificate.clone()) {
+            let since = Instant::now();
+            served(&servers, &certificate).await?;
+            seen.slowest = seen.slowest.max(since.elapsed());
+        }
+        let trusted = entry(&authority, "ca.crt")?.matches("BEGIN CERTIFICATE").count();
+        if seen.authorities.len() > wanted && trusted == 1 {
+            ensure!(
+                leaf["data"]["previous.key"].is_null(),
+                "the key before is still kept"
+            );
+            return Ok(seen);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until every replica serves it.
+async fn served(servers: &[Server], certificate: &str) -> Result<()> {
+    let expected = CertificateDer::from_pem_slice(certificate.as_bytes())?;
+    for server in servers {
+        super::wait::eventually("the new certificate is served", SLACK, async || {
+            ensure!(server.certificate().await? == expected, "another one is");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn secret(context: &Context, name: &str) -> Result<Value> {
+    let args = ["get", "secret", name, "--namespace", NAMESPACE, "--output=json"];
+    Ok(serde_json::from_str(&context.kubectl(&args).await?)?)
+}
+
+fn entry(secret: &Value, key: &str) -> Result<String> {
+    use k8s_openapi::ByteString;
+    let bytes: ByteString = serde_json::from_value(secret["data"][key].clone())
+        .with_context(|| format!("the Secret has no {key}"))?;
+    Ok(String::from_utf8(bytes.0)?)
+}
+
+async fn minimum_age(context: &Context, variable: &str) -> Result<()> {
+    let operator = "deployment/metricsstack-operator";
+    context
+        .kubectl(&["set", "env", operator, "--namespace", NAMESPACE, variable])
+        .await?;
+    context
+        .kubectl(&[
+            "rollout",
+            "status",
+            operator,
+            "--namespace",
+            NAMESPACE,
+            "--timeout=90s",
+        ])
+        .await?;
+    Ok(())
+}
