@@ -196,7 +196,7 @@ mod tests {
             certificates: vec![CertificateStatus {
                 name: "metrics-api-serving".to_owned(),
                 not_after: Time("2027-02-23T12:00:00Z".parse().unwrap()),
-                renew_at: Time("2027-01-24T12:00:00Z".parse().unwrap()),
+                renew_at: None,
             }],
             ..MetricsStackStatus::default()
         }

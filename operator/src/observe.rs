@@ -15,7 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
 use crate::adopt::FormerServer;
-use crate::certificates::Usage;
+use crate::certificates::{BUNDLE, Usage};
 use crate::cluster::{self, KUBE_SYSTEM};
 use crate::contest::Contest;
 use crate::rotation::{self, Served};
@@ -32,6 +32,8 @@ pub struct Observed {
     pub ca_secret: Option<Secret>,
     /// The Secret with the serving certificate.
     pub serving_secret: Option<Secret>,
+    /// Somebody else's Secret that the stack takes it from: what is there under that name, or why it cannot be read.
+    pub given_secret: Option<Result<Option<Secret>, String>>,
     /// metrics-api's Deployment.
     pub deployment: Option<Deployment>,
     /// The Pods of that Deployment.
@@ -70,6 +72,18 @@ impl Observed {
     #[must_use]
     pub fn owns(&self, service: &APIService) -> bool {
         registration::is_ours(service, &self.namespace)
+    }
+
+    /// The authorities that replicas' certificates may be from, PEM.
+    #[must_use]
+    pub fn bundle(&self) -> Option<&[u8]> {
+        [
+            (&self.ca_secret, BUNDLE),
+            (&self.ca_secret, names::TLS_CERTIFICATE),
+            (&self.serving_secret, BUNDLE),
+        ]
+        .into_iter()
+        .find_map(|(secret, key)| Some(secret.as_ref()?.data.as_ref()?.get(key)?.0.as_slice()))
     }
 
     /// Whether this part could be read.
@@ -274,6 +288,13 @@ impl Observer {
         })
     }
 
+    /// Somebody else's Secret that the serving certificate is taken from.
+    pub async fn given(&self, observed: &mut Observed, name: &str) {
+        let secrets: Api<Secret> = self.own();
+        let secret = secrets.get_opt(name).await;
+        observed.given_secret = Some(secret.map_err(|error| cluster::describe(&error)));
+    }
+
     /// metrics-api's Deployment, after something was written.
     pub async fn deployment(&self, observed: &mut Observed) {
         let deployments: Api<Deployment> = self.own();
@@ -285,10 +306,9 @@ impl Observer {
     /// What each replica says about the nodes, and which certificate it serves. Later than the rest: it takes the authority that shall be, not the one
     /// that was found.
     pub async fn reports(&mut self, observed: &mut Observed) {
-        let ca = observed.ca_secret.as_ref();
-        let bundle = reports::bundle(ca).unwrap_or_default();
-        let served = rotation::served(&observed.pods, &observed.namespace, bundle);
-        let replicas = self.reports.read(&observed.pods, ca);
+        let bundle = observed.bundle();
+        let served = rotation::served(&observed.pods, &observed.namespace, bundle.unwrap_or_default());
+        let replicas = self.reports.read(&observed.pods, bundle);
         (observed.replicas, observed.served) = tokio::join!(replicas, served);
     }
 

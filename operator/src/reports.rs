@@ -8,7 +8,7 @@ use contract::names;
 use contract::report::NodeReport;
 use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::api::PostParams;
 use kube::config::AuthInfo;
 use kube::{Api, Client, Config, ResourceExt as _};
@@ -17,7 +17,6 @@ use rustls::pki_types::pem::PemObject as _;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use crate::certificates::BUNDLE;
 use crate::observe::Replica;
 use crate::{cluster, verify};
 
@@ -52,9 +51,9 @@ impl Reader {
         }
     }
 
-    /// The report of each Pod that runs, or why there is none. `ca` is the Secret with the authority that their
+    /// The report of each Pod that runs, or why there is none. `bundle` has the authorities, PEM, that their
     /// certificates come from.
-    pub async fn read(&mut self, pods: &[Pod], ca: Option<&Secret>) -> Vec<Replica> {
+    pub async fn read(&mut self, pods: &[Pod], bundle: Option<&[u8]>) -> Vec<Replica> {
         let running: Vec<_> = pods
             .iter()
             .filter_map(|pod| Some((pod.name_any(), address(pod)?)))
@@ -62,7 +61,7 @@ impl Reader {
         if running.is_empty() {
             return Vec::new();
         }
-        let access = match roots(ca) {
+        let access = match roots(bundle) {
             Ok(roots) => self.identity().await.map(|identity| (roots, identity)),
             Err(reason) => Err(reason.to_owned()),
         };
@@ -174,19 +173,12 @@ fn address(pod: &Pod) -> Option<IpAddr> {
     status.pod_ip.as_ref()?.parse().ok()
 }
 
-/// The authorities that replicas' certificates may be from, PEM.
-pub(crate) fn bundle(ca: Option<&Secret>) -> Option<&[u8]> {
-    let data = ca?.data.as_ref()?;
-    let bundle = data.get(BUNDLE).or_else(|| data.get(names::TLS_CERTIFICATE))?;
-    Some(&bundle.0)
-}
-
-fn roots(ca: Option<&Secret>) -> Result<Vec<Vec<u8>>, &'static str> {
-    let pem = bundle(ca).ok_or("there is no certificate authority yet to verify it with")?;
+fn roots(bundle: Option<&[u8]>) -> Result<Vec<Vec<u8>>, &'static str> {
+    let pem = bundle.ok_or("there is no certificate authority yet to verify it with")?;
     CertificateDer::pem_slice_iter(pem)
         .map(|certificate| certificate.map(|certificate| certificate.to_vec()))
         .collect::<Result<_, _>>()
-        .map_err(|_| "the certificate authority's Secret holds no PEM certificate")
+        .map_err(|_| "the Secret with the authorities holds no PEM certificate")
 }
 
 #[cfg(test)]
@@ -261,9 +253,8 @@ mod tests {
         let fake = Fake::default();
         let call = "POST /api/v1/namespaces/ns/serviceaccounts/metrics-api-kubelet/token";
         fake.always(call, 403, status(403, "Forbidden", "no right"));
-        let ca = serde_json::from_value(json!({"data": {"tls.crt": ""}})).unwrap();
         let replicas = Reader::new(fake.client(), "ns")
-            .read(&[running()], Some(&ca))
+            .read(&[running()], Some(b""))
             .await;
         assert_eq!(
             replicas[0].report,

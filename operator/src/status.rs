@@ -140,7 +140,7 @@ fn certificates(
     let plan = match outcome {
         Ok(plan) if kept => plan,
         Err(Refusal::InvalidSpec(_)) => return Vec::new(),
-        Ok(_) | Err(Refusal::Certificates(_)) => {
+        Ok(_) | Err(Refusal::Certificates(_) | Refusal::GivenCertificate(_)) => {
             return previous
                 .map(|previous| previous.certificates.clone())
                 .unwrap_or_default();
@@ -149,12 +149,13 @@ fn certificates(
     let of = |name: &str, pair: &KeyPair| CertificateStatus {
         name: name.to_owned(),
         not_after: Time(pair.not_after()),
-        renew_at: Time(pair.renew_at()),
+        renew_at: plan.certificates.renew_at().map(|_| Time(pair.renew_at())),
     };
-    vec![
-        of(names::CA_SECRET, &plan.certificates.ca),
-        of(names::SERVING_SECRET, &plan.certificates.leaf),
-    ]
+    let ca = plan.certificates.ca.as_ref();
+    ca.map(|ca| of(names::CA_SECRET, ca))
+        .into_iter()
+        .chain([of(names::SERVING_SECRET, &plan.certificates.leaf)])
+        .collect()
 }
 
 fn aggregation(observed: &Observed) -> Option<AggregationStatus> {

@@ -9,7 +9,6 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
-use super::access::Server;
 use super::boundaries::pods;
 use super::context::Context;
 use super::load;
@@ -78,7 +77,6 @@ struct Seen {
 
 /// Looks on until `wanted` authorities have been replaced and only the last one is trusted.
 async fn follow(context: &Context, wanted: usize) -> Result<Seen> {
-    let servers = pods(context).await?;
     let mut seen = Seen::default();
     loop {
         let authority = secret(context, CA_SECRET).await?;
@@ -87,7 +85,7 @@ async fn follow(context: &Context, wanted: usize) -> Result<Seen> {
         let certificate = entry(&leaf, TLS_CERTIFICATE)?;
         if seen.certificates.insert(certificate.clone()) {
             let since = Instant::now();
-            served(&servers, &certificate).await?;
+            served(context, &certificate).await?;
             seen.slowest = seen.slowest.max(since.elapsed());
         }
         let trusted = entry(&authority, "ca.crt")?.matches("BEGIN CERTIFICATE").count();
@@ -103,16 +101,16 @@ async fn follow(context: &Context, wanted: usize) -> Result<Seen> {
 }
 
 /// Waits until every replica serves it.
-async fn served(servers: &[Server], certificate: &str) -> Result<()> {
+async fn served(context: &Context, certificate: &str) -> Result<()> {
     let expected = CertificateDer::from_pem_slice(certificate.as_bytes())?;
-    for server in servers {
-        super::wait::eventually("the new certificate is served", SLACK, async || {
+    super::wait::eventually("the new certificate is served", SLACK, async || {
+        // With the authority of the moment.
+        for server in pods(context).await? {
             ensure!(server.certificate().await? == expected, "another one is");
-            Ok(())
-        })
-        .await?;
-    }
-    Ok(())
+        }
+        Ok(())
+    })
+    .await
 }
 
 async fn secret(context: &Context, name: &str) -> Result<Value> {

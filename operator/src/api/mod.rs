@@ -180,7 +180,26 @@ pub struct CaBundleSpec {
 #[x_kube(validation = Rule::new(
     "!has(self.caValidity) || !has(self.leafValidity) || duration(self.leafValidity) <= duration(self.caValidity)")
     .message("leafValidity must not be longer than caValidity"))]
+#[x_kube(validation = Rule::new("(has(self.issuer) && self.issuer == 'Secret') == has(self.secretName)")
+    .message("issuer Secret and secretName come together: set both, or neither"))]
+#[x_kube(validation = Rule::new(
+    "!(has(self.secretName) && (has(self.caValidity) || has(self.leafValidity)))")
+    .message("caValidity and leafValidity have no use with issuer Secret: remove them"))]
 pub struct CertificatesSpec {
+    /// `Managed` (default): the operator makes the certificates and renews them. `Secret`: somebody else does, such as
+    /// cert-manager, and keeps the serving certificate in `secretName`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<CertificateIssuer>,
+    /// With issuer `Secret`: a Secret in the operator's namespace with `tls.crt` for `metrics-api.<namespace>.svc` and
+    /// `metrics-api.<namespace>.svc.cluster.local`, `tls.key`, and in `ca.crt` the authority that it leads to. A changed
+    /// Secret is taken up without a failed request; one that is not good is named in the status, and the last good one
+    /// stays in use. The operator may read `metrics-api-tls` and what the chart's `certificateSecretNames` adds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
+    pub secret_name: Option<String>,
     /// Lifetime of the next certificate authority, from `3m` to `87600h`. When a fifth of it is left, the next one takes
     /// over without a failed request. Default: `87600h` (ten years).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -236,6 +255,18 @@ words! {
         IfNotPresent = "IfNotPresent",
         /// Never: the node must have it.
         Never = "Never",
+    }
+}
+
+words! {
+    /// Who keeps the serving certificate.
+    #[derive(Default)]
+    CertificateIssuer {
+        /// The operator.
+        #[default]
+        Managed = "Managed",
+        /// Somebody else, in a Secret.
+        Secret = "Secret",
     }
 }
 

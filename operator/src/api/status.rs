@@ -99,8 +99,9 @@ pub struct CertificateStatus {
     pub name: String,
     /// When it expires.
     pub not_after: Time,
-    /// When it is renewed.
-    pub renew_at: Time,
+    /// When it is renewed; absent where somebody else does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<Time>,
 }
 
 /// The kubelets.

@@ -127,7 +127,7 @@ pub(super) fn verify(
     for name in &server.dns_names {
         let name = ServerName::try_from(name.as_str()).map_err(|error| refuse(&error))?;
         verifier
-            .verify_server_cert(leaf.certificate(), &[], &name, &[], time)
+            .verify_server_cert(leaf.certificate(), leaf.intermediates(), &name, &[], time)
             .map_err(|error| refuse(&error))?;
     }
     Ok(())

@@ -59,8 +59,9 @@ pub fn issue(
             .parse()?,
     };
     Ok(Certificates {
-        ca,
+        ca: Some(ca),
         next,
+        given: Vec::new(),
         retired: judgement.retired,
         leaf,
         previous: judgement.previous,

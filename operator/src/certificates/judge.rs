@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Secret;
 use super::fit::{self, Unfit, bytes, read};
 use super::{Authority, BUNDLE, KeyPair, Lifetimes, NEXT, PREVIOUS, Server, Usage, authority};
 
-const CURRENT: (&str, &str) = (names::TLS_CERTIFICATE, names::TLS_KEY);
+/// Entries of a Secret with what is used now.
+pub(super) const CURRENT: (&str, &str) = (names::TLS_CERTIFICATE, names::TLS_KEY);
 
 /// What is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

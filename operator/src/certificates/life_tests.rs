@@ -137,7 +137,8 @@ impl World {
         let (ca, leaf) = kept(&made);
         if step.writes > 0 {
             self.ca = Some(ca);
-            self.authorities.insert(made.ca.certificate().to_vec());
+            let signer = made.ca.as_ref().unwrap().certificate();
+            self.authorities.insert(signer.to_vec());
         }
         if step.writes > 1 {
             self.leaf = Some(leaf);
@@ -161,7 +162,7 @@ impl World {
                 _ => {}
             }
         }
-        made.renew_at()
+        made.renew_at().unwrap()
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod authority;
 mod fit;
+mod given;
 mod issue;
 mod judge;
 mod pair;
@@ -22,6 +23,7 @@ use jiff::Timestamp;
 
 pub use authority::Authority;
 pub use fit::Unfit;
+pub use given::{Given, given, take};
 pub use issue::{IssueError, issue};
 pub use judge::{Judgement, Stored, judge, lifetimes};
 pub use pair::{KeyPair, PairError};
@@ -58,10 +60,12 @@ pub struct Lifetimes {
 /// A complete set of certificates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Certificates {
-    /// The authority that signs.
-    pub ca: KeyPair,
+    /// The authority that signs; `None` where somebody else keeps it.
+    pub ca: Option<KeyPair>,
     /// Its successor, which is only trusted.
     pub next: Option<KeyPair>,
+    /// Somebody else's authorities.
+    pub given: Vec<Authority>,
     /// The authorities before, while they are still trusted.
     pub retired: Vec<Authority>,
     /// The serving certificate.
@@ -74,8 +78,9 @@ impl Certificates {
     /// Every authority that is trusted, PEM.
     #[must_use]
     pub fn bundle(&self) -> String {
-        let own = [Some(&self.ca), self.next.as_ref()].into_iter().flatten();
-        authority::bundle(own.map(Authority::from).chain(self.retired.iter().cloned()))
+        let own = self.ca.iter().chain(&self.next).map(Authority::from);
+        let others = self.given.iter().chain(&self.retired);
+        authority::bundle(own.chain(others.cloned()))
     }
 
     /// Whether one authority is taking over from another.
@@ -84,15 +89,16 @@ impl Certificates {
         self.next.is_some() || !self.retired.is_empty()
     }
 
-    /// When the next of them is to be renewed.
+    /// When the next of them is to be renewed; never where somebody else does.
     #[must_use]
-    pub fn renew_at(&self) -> Timestamp {
+    pub fn renew_at(&self) -> Option<Timestamp> {
+        let ca = self.ca.as_ref()?;
         let leaf = self.leaf.renew_at();
-        if self.next.is_some() {
+        Some(if self.next.is_some() {
             leaf
         } else {
-            leaf.min(self.ca.renew_at())
-        }
+            leaf.min(ca.renew_at())
+        })
     }
 }
 

@@ -16,6 +16,7 @@ pub struct KeyPair {
     certificate_pem: String,
     key_pem: String,
     certificate: CertificateDer<'static>,
+    intermediates: Vec<CertificateDer<'static>>,
     facts: Facts,
 }
 
@@ -56,10 +57,11 @@ pub enum PairError {
 }
 
 impl KeyPair {
-    /// Reads a PEM certificate and its PEM key.
+    /// Reads a PEM certificate, which those between it and an authority may follow, and its PEM key.
     pub fn parse(certificate_pem: &[u8], key_pem: &[u8]) -> Result<Self, PairError> {
-        let certificate =
-            CertificateDer::from_pem_slice(certificate_pem).map_err(|_| PairError::Certificate)?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate_pem).collect();
+        let mut chain = chain.map_err(|_| PairError::Certificate)?.into_iter();
+        let certificate = chain.next().ok_or(PairError::Certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| PairError::Key)?;
         let (_, x509) = X509Certificate::from_der(&certificate).map_err(|_| PairError::Certificate)?;
         let signing_key = aws_lc_rs::sign::any_supported_type(&key).map_err(|_| PairError::Key)?;
@@ -72,6 +74,7 @@ impl KeyPair {
                 .map_err(|_| PairError::Certificate)?,
             key_pem: String::from_utf8(key_pem.to_vec()).map_err(|_| PairError::Key)?,
             certificate,
+            intermediates: chain.collect(),
             facts,
         })
     }
@@ -91,6 +94,11 @@ impl KeyPair {
     /// The certificate, DER.
     pub(super) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// The certificates between it and an authority, DER.
+    pub(super) fn intermediates(&self) -> &[CertificateDer<'static>] {
+        &self.intermediates
     }
 
     /// Whether it may sign others.

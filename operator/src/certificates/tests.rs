@@ -58,9 +58,13 @@ fn stored(pair: &KeyPair) -> Secret {
     secret(pair.certificate_pem(), pair.key_pem())
 }
 
+fn signer(certificates: &Certificates) -> &KeyPair {
+    certificates.ca.as_ref().unwrap()
+}
+
 /// As the Secrets hold it.
 pub(super) fn kept(certificates: &Certificates) -> (Secret, Secret) {
-    let (mut ca, mut leaf) = (stored(&certificates.ca), stored(&certificates.leaf));
+    let (mut ca, mut leaf) = (stored(signer(certificates)), stored(&certificates.leaf));
     let put = |secret: &mut Secret, key: &str, text: &str| {
         let data = secret.data.as_mut().unwrap();
         data.insert(key.to_owned(), ByteString(text.as_bytes().to_vec()));
@@ -124,7 +128,7 @@ fn what_is_made_is_good_and_kept() {
     let judgement = judged(&made, at(0));
     assert_eq!(
         (&judgement.ca, &judgement.leaf),
-        (&Ok(made.ca.clone()), &Ok(made.leaf.clone()))
+        (&Ok(signer(&made).clone()), &Ok(made.leaf.clone()))
     );
     assert_eq!(issue(judgement, &server(), LIFETIMES, at(0)).unwrap(), made);
 }
@@ -153,7 +157,7 @@ fn contents_are_what_kube_apiserver_needs() {
     assert_eq!(leaf.subject().to_string(), "CN=front");
     assert_eq!(leaf.issuer().to_string(), "CN=front-ca@1790000000");
     assert!(!leaf.is_ca());
-    let der = made.ca.certificate().clone();
+    let der = signer(&made).certificate().clone();
     let (_, ca) = X509Certificate::from_der(&der).unwrap();
     assert!(ca.key_usage().unwrap().unwrap().value.key_cert_sign());
     assert_eq!(
@@ -167,28 +171,31 @@ fn the_leaf_is_renewed_with_a_third_left_or_a_little_earlier_and_the_authority_s
     let made = fresh(at(0));
     assert_eq!(made.leaf.not_before(), at(0).saturating_sub(BACKDATE).unwrap());
     assert_eq!(made.leaf.not_after(), at(90));
-    assert_eq!(made.renew_at(), made.leaf.renew_at());
+    assert_eq!(made.renew_at(), Some(made.leaf.renew_at()));
     assert!(
-        (at(57)..=at(60)).contains(&made.renew_at()),
+        (at(57)..=at(60)).contains(&made.leaf.renew_at()),
         "{}",
-        made.renew_at()
+        made.leaf.renew_at()
     );
     let years = |years: i64| at(years * 365);
-    assert!((at(2798)..=years(8)).contains(&made.ca.renew_at()));
-    let before = Timestamp::from_second(made.renew_at().as_second() - 1).unwrap();
+    assert!((at(2798)..=years(8)).contains(&signer(&made).renew_at()));
+    let before = Timestamp::from_second(made.leaf.renew_at().as_second() - 1).unwrap();
     assert_eq!(judged(&made, before).leaf.as_ref(), Ok(&made.leaf));
-    let due = judged(&made, made.renew_at());
+    let due = judged(&made, made.leaf.renew_at());
     assert!(matches!(due.leaf, Err(Unfit::Due { .. })), "{due:?}");
-    let renewed = issue(due, &server(), LIFETIMES, made.renew_at()).unwrap();
+    let renewed = issue(due, &server(), LIFETIMES, made.leaf.renew_at()).unwrap();
     assert_eq!(renewed.ca, made.ca);
     assert_ne!(renewed.leaf, made.leaf);
     assert_eq!((renewed.previous.as_ref(), renewed.rotates()), (None, false));
-    assert_eq!(judged(&renewed, made.renew_at()).leaf.as_ref(), Ok(&renewed.leaf));
+    assert_eq!(
+        judged(&renewed, made.leaf.renew_at()).leaf.as_ref(),
+        Ok(&renewed.leaf)
+    );
 }
 
 #[test]
 fn certificates_made_together_are_not_renewed_together() {
-    let renewals: std::collections::BTreeSet<_> = (0..20).map(|_| fresh(at(0)).renew_at()).collect();
+    let renewals: std::collections::BTreeSet<_> = (0..20).map(|_| fresh(at(0)).leaf.renew_at()).collect();
     assert!(renewals.len() > 10, "{renewals:?}");
 }
 
@@ -199,7 +206,7 @@ fn a_leaf_never_outlives_its_authority() {
         ..LIFETIMES
     };
     let made = complete(None, None, &Usage::default(), lifetimes, at(0));
-    assert_eq!(made.leaf.not_after(), made.ca.not_after());
+    assert_eq!(made.leaf.not_after(), signer(&made).not_after());
     let (ca, leaf) = kept(&made);
     assert_eq!(
         complete(Some(&ca), Some(&leaf), &usage(&made), lifetimes, at(1)),
@@ -242,7 +249,7 @@ fn what_is_lost_or_spoilt_is_replaced() {
         judge(Some(&Secret::default()), None).ca,
         Err(Unfit::Unreadable(PairError::Certificate))
     );
-    let keyless = secret(made.ca.certificate_pem(), "");
+    let keyless = secret(signer(&made).certificate_pem(), "");
     assert_eq!(
         judge(Some(&keyless), None).ca,
         Err(Unfit::Unreadable(PairError::Key))
@@ -288,7 +295,7 @@ proptest::proptest! {
 #[test]
 fn an_authority_with_a_fifth_left_is_replaced_step_by_step() {
     let old = fresh(at(0));
-    let due = old.ca.renew_at();
+    let due = signer(&old).renew_at();
     let minute = |minute: i64| Timestamp::from_second(due.as_second() + minute * 60).unwrap();
     let begun = next_turn(&old, &usage(&old), minute(0));
     let next = begun.next.clone().unwrap();
@@ -304,13 +311,13 @@ fn an_authority_with_a_fifth_left_is_replaced_step_by_step() {
     assert_eq!(next_turn(&begun, &usage(&old), minute(1)), begun, "it waits");
 
     let switched = next_turn(&begun, &usage(&begun), minute(2));
-    assert_eq!((&switched.ca, &switched.next), (&next, &None));
+    assert_eq!((signer(&switched), &switched.next), (&next, &None));
     assert_eq!(switched.previous.as_ref(), Some(&begun.leaf));
     assert_eq!(switched.bundle(), begun.bundle(), "the order never changes it");
     assert_eq!(next_turn(&switched, &usage(&switched), minute(3)), switched);
 
     let done = next_turn(&switched, &confirmed(&switched), minute(4));
-    assert_eq!((&done.ca, &done.leaf), (&next, &switched.leaf));
+    assert_eq!((signer(&done), &done.leaf), (&next, &switched.leaf));
     assert_eq!((done.rotates(), &done.previous), (false, &None));
     assert_eq!(done.bundle(), next.certificate_pem());
     assert_eq!(next_turn(&done, &usage(&done), minute(5)), done);
@@ -319,7 +326,7 @@ fn an_authority_with_a_fifth_left_is_replaced_step_by_step() {
 #[test]
 fn a_refused_certificate_gives_way_to_the_one_before_until_it_is_tried_again() {
     let old = fresh(at(0));
-    let due = old.ca.renew_at();
+    let due = signer(&old).renew_at();
     let begun = next_turn(&old, &usage(&old), due);
     let switched = next_turn(&begun, &usage(&begun), due);
     let refused = Usage {
@@ -348,16 +355,16 @@ fn an_authority_that_is_lost_is_still_trusted_while_it_is_shown() {
     assert_eq!(switched.previous.as_ref(), Some(&old.leaf));
     assert_eq!(
         next_turn(&switched, &confirmed(&switched), at(1)).bundle(),
-        lost.ca.certificate_pem()
+        signer(&lost).certificate_pem()
     );
     // Both lost: servers have the certificate mounted for a while.
     let both = complete(None, None, &unsettled(&old), LIFETIMES, at(1));
-    assert!(both.bundle().contains(old.ca.certificate_pem().trim()));
+    assert!(both.bundle().contains(signer(&old).certificate_pem().trim()));
     // Another one of ours in its place, which nobody trusts.
     let (other, _) = kept(&fresh(at(0)));
     let swapped = complete(Some(&other), Some(&leaf), &unsettled(&old), LIFETIMES, at(1));
     assert_eq!(swapped.leaf, old.leaf);
-    assert!(swapped.bundle().contains(old.ca.certificate_pem().trim()));
+    assert!(swapped.bundle().contains(signer(&old).certificate_pem().trim()));
 }
 
 #[test]
@@ -366,7 +373,7 @@ fn what_has_expired_is_replaced_at_once() {
     let now = at(4000);
     let new = next_turn(&old, &usage(&old), now);
     assert_eq!((&new.next, new.rotates()), (&None, false));
-    assert_eq!(new.bundle(), new.ca.certificate_pem());
+    assert_eq!(new.bundle(), signer(&new).certificate_pem());
     assert!(new.leaf.not_after() > now);
 }
 
@@ -380,7 +387,7 @@ fn a_clock_that_steps_back_loses_nothing() {
         "one that is valid by this clock is brought in"
     );
     let right = next_turn(&early, &usage(&early), at(10));
-    assert!(right.bundle().contains(made.ca.certificate_pem().trim()));
+    assert!(right.bundle().contains(signer(&made).certificate_pem().trim()));
 }
 
 #[test]
@@ -390,7 +397,10 @@ fn what_is_no_authority_is_never_trusted() {
         "x{}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
         old.leaf.certificate_pem()
     );
-    for (published, now) in [(nonsense, at(1)), (old.ca.certificate_pem().to_owned(), at(3650))] {
+    for (published, now) in [
+        (nonsense, at(1)),
+        (signer(&old).certificate_pem().to_owned(), at(3650)),
+    ] {
         let (_, leaf) = kept(&old);
         let usage = Usage {
             published,
@@ -403,5 +413,143 @@ fn what_is_no_authority_is_never_trusted() {
         let judgement = judge(stored, &usage, &server(), LIFETIMES, now);
         assert_eq!(judgement.retired, []);
         assert!(judgement.leaf.is_err());
+    }
+}
+
+/// A Secret that somebody else keeps.
+fn given_by(certificates: &Certificates) -> Secret {
+    let (_, mut secret) = kept(certificates);
+    let authority = signer(certificates).certificate_pem().as_bytes().to_vec();
+    let data = secret.data.as_mut().unwrap();
+    data.insert(BUNDLE.to_owned(), ByteString(authority));
+    secret
+}
+
+fn taken(secret: &Secret, before: Option<&Certificates>, usage: &Usage, day: i64) -> Certificates {
+    let secrets = before.map(kept_by_us);
+    let stored = Stored {
+        ca: None,
+        leaf: secrets.as_ref(),
+    };
+    take(
+        given(secret, &server(), at(day)),
+        stored,
+        usage,
+        &server(),
+        at(day),
+    )
+    .unwrap()
+    .0
+}
+
+/// The serving Secret, as it is stored where somebody else keeps the certificate.
+fn kept_by_us(certificates: &Certificates) -> Secret {
+    let mut secret = stored(&certificates.leaf);
+    let data = secret.data.as_mut().unwrap();
+    data.insert(BUNDLE.to_owned(), ByteString(certificates.bundle().into_bytes()));
+    if let Some(previous) = &certificates.previous {
+        let text = |text: &str| ByteString(text.as_bytes().to_vec());
+        data.insert(PREVIOUS.0.to_owned(), text(previous.certificate_pem()));
+        data.insert(PREVIOUS.1.to_owned(), text(previous.key_pem()));
+    }
+    secret
+}
+
+#[test]
+fn somebody_elses_certificate_is_taken_when_its_authority_is_known() {
+    let (one, other) = (fresh(at(0)), fresh(at(0)));
+    let (given_one, given_other) = (given_by(&one), given_by(&other));
+    let first = taken(&given_one, None, &Usage::default(), 1);
+    assert_eq!(
+        (&first.leaf, &first.ca, first.renew_at()),
+        (&one.leaf, &None, None)
+    );
+    assert_eq!(first.bundle(), one.bundle());
+    // The same is taken from the operator's own certificate on.
+    for before in [&first, &fresh(at(0))] {
+        let waiting = taken(&given_other, Some(before), &unsettled(before), 1);
+        assert_eq!(waiting.leaf, before.leaf);
+        assert_eq!(waiting.bundle().matches("BEGIN").count(), 2);
+        assert_eq!(
+            taken(&given_other, Some(&waiting), &unsettled(&waiting), 1),
+            waiting
+        );
+        let switched = taken(&given_other, Some(&waiting), &usage(&waiting), 1);
+        assert_eq!(
+            (&switched.leaf, switched.previous.as_ref()),
+            (&other.leaf, Some(&before.leaf))
+        );
+        assert_eq!(switched.bundle(), waiting.bundle());
+        let refused = Usage {
+            refused: true,
+            ..unsettled(&switched)
+        };
+        let back = taken(&given_other, Some(&switched), &refused, 1);
+        assert_eq!(back.leaf, before.leaf);
+        assert_eq!(taken(&given_other, Some(&back), &refused, 1).leaf, before.leaf);
+        let done = taken(&given_other, Some(&switched), &confirmed(&switched), 1);
+        assert_eq!((done.bundle(), done.rotates()), (other.bundle(), false));
+        assert_eq!(done.previous, None);
+    }
+    // And back to the operator's own.
+    let leaf = kept_by_us(&first);
+    let own = complete(None, Some(&leaf), &unsettled(&first), LIFETIMES, at(1));
+    assert_eq!((&own.leaf, own.rotates()), (&one.leaf, true));
+}
+
+#[test]
+fn somebody_elses_bad_certificate_is_named_and_the_last_good_one_stays() {
+    let good = fresh(at(0));
+    let first = taken(&given_by(&good), None, &Usage::default(), 1);
+    let with = |key: &str, text: &str| {
+        let mut secret = given_by(&good);
+        let data = secret.data.as_mut().unwrap();
+        data.insert(key.to_owned(), ByteString(text.as_bytes().to_vec()));
+        secret
+    };
+    let elsewhere = Server {
+        dns_names: vec!["elsewhere.shop.svc".to_owned()],
+        ..server()
+    };
+    let judgement = judge(Stored::default(), &Usage::default(), &elsewhere, LIFETIMES, at(0));
+    let named = issue(judgement, &elsewhere, LIFETIMES, at(0)).unwrap();
+    let other = fresh(at(1));
+    let cases = [
+        (with("tls.crt", "x"), 1, "tls.crt is not a PEM certificate"),
+        (with("tls.key", ""), 1, "tls.key is not a PEM private key"),
+        (
+            with("tls.key", other.leaf.key_pem()),
+            1,
+            "tls.key is not the key of tls.crt",
+        ),
+        (with("ca.crt", ""), 1, "ca.crt holds no certificate authority"),
+        (with("ca.crt", &other.bundle()), 1, "UnknownIssuer"),
+        (
+            given_by(&named),
+            1,
+            "not good for front.shop.svc and front.shop.svc.cluster.local",
+        ),
+        (given_by(&good), 91, "which is not now"),
+        (given_by(&good), -1, "which is not now"),
+    ];
+    for (secret, day, expected) in cases {
+        let fault = given(&secret, &server(), at(day)).unwrap_err();
+        assert!(fault.contains(expected), "{fault}, expected {expected}");
+        let leaf = kept_by_us(&first);
+        let stored = Stored {
+            ca: None,
+            leaf: Some(&leaf),
+        };
+        let (kept, named) = take(Err(fault.clone()), stored, &usage(&first), &server(), at(1)).unwrap();
+        assert_eq!((&kept.leaf, kept.bundle()), (&first.leaf, first.bundle()));
+        assert_eq!(named.as_ref(), Some(&fault));
+        let nothing = take(
+            Err(fault.clone()),
+            Stored::default(),
+            &Usage::default(),
+            &server(),
+            at(1),
+        );
+        assert_eq!(nothing.unwrap_err(), fault);
     }
 }

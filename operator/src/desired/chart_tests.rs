@@ -176,6 +176,7 @@ fn the_operator_may_do_nothing_to_objects_that_it_does_not_know() {
             LEASE,
             names::AUTHENTICATION_CONFIG_MAP,
             "metricsstack-system",
+            "metrics-api-tls",
             "system:auth-delegator",
             "extension-apiserver-authentication-reader",
         ]

@@ -112,7 +112,6 @@ pub fn ours(metadata: &ObjectMeta) -> bool {
 pub fn objects(plan: &Plan) -> Objects {
     let namespace = plan.namespace.as_str();
     let mut base = vec![
-        Object::new(&secret::authority(namespace, &plan.certificates)),
         Object::new(&secret::serving(namespace, &plan.certificates)),
         Object::new(&service_account::metrics_api(namespace)),
         Object::new(&service_account::kubelet(namespace)),
@@ -126,7 +125,17 @@ pub fn objects(plan: &Plan) -> Objects {
         Object::new(&rbac::own_role_binding(namespace)),
         Object::new(&service::metrics_api(namespace)),
     ];
-    let mut absent = Vec::new();
+    let (mut absent, mut kept) = (Vec::new(), Vec::new());
+    match &plan.certificates.ca {
+        // Before what it signs.
+        Some(ca) => base.insert(
+            0,
+            Object::new(&secret::authority(namespace, ca, &plan.certificates)),
+        ),
+        // What it has signed may still be shown.
+        None if plan.certificates.rotates() => kept.push(Object::new(&secret::no_authority(namespace))),
+        None => absent.push(Object::new(&secret::no_authority(namespace))),
+    }
     let mut workload = vec![Object::new(&rbac::own_role(namespace, plan.kubelet.tls_mode))];
     let kubelet_ca = config_map::kubelet_ca(namespace, plan.kubelet.ca_bundle.as_deref());
     if plan.kubelet.ca_bundle.is_some() || plan.keeps_workload {
@@ -135,12 +144,11 @@ pub fn objects(plan: &Plan) -> Objects {
         absent.push(Object::new(&kubelet_ca));
     }
     workload.push(Object::new(&deployment::metrics_api(plan)));
-    let untouched = if plan.keeps_workload {
-        workload
+    if plan.keeps_workload {
+        kept.extend(workload);
     } else {
         base.extend(workload);
-        Vec::new()
-    };
+    }
 
     let registration: Vec<_> = names::METRICS_VERSIONS
         .into_iter()
@@ -164,7 +172,7 @@ pub fn objects(plan: &Plan) -> Objects {
         api_services,
         unregistered,
         absent,
-        untouched,
+        untouched: kept,
     }
 }
 

@@ -8,31 +8,29 @@ use super::namespaced;
 use crate::certificates::{BUNDLE, Certificates, KeyPair, NEXT, PREVIOUS};
 
 /// The authority, its successor, and all authorities that are trusted.
-pub(super) fn authority(namespace: &str, certificates: &Certificates) -> Secret {
-    let mut secret = key_pair(
-        namespace,
-        names::CA_SECRET,
-        &certificates.ca,
-        certificates.next.as_ref().map(|next| (NEXT, next)),
-    );
-    let bundle = ByteString(certificates.bundle().into_bytes());
-    secret
-        .data
-        .get_or_insert_default()
-        .insert(BUNDLE.to_owned(), bundle);
-    secret
+pub(super) fn authority(namespace: &str, ca: &KeyPair, certificates: &Certificates) -> Secret {
+    let next = certificates.next.as_ref().map(|next| (NEXT, next));
+    key_pair(namespace, names::CA_SECRET, ca, next, certificates)
+}
+
+/// The Secret of the authority, by name.
+pub(super) fn no_authority(namespace: &str) -> Secret {
+    Secret {
+        metadata: namespaced(namespace, names::CA_SECRET),
+        ..Secret::default()
+    }
 }
 
 /// The serving certificate, and the one before while it may be needed again.
 pub(super) fn serving(namespace: &str, certificates: &Certificates) -> Secret {
+    let previous = certificates.previous.as_ref();
+    let previous = previous.map(|previous| (PREVIOUS, previous));
     key_pair(
         namespace,
         names::SERVING_SECRET,
         &certificates.leaf,
-        certificates
-            .previous
-            .as_ref()
-            .map(|previous| (PREVIOUS, previous)),
+        previous,
+        certificates,
     )
 }
 
@@ -41,6 +39,7 @@ fn key_pair(
     name: &str,
     pair: &KeyPair,
     another: Option<((&str, &str), &KeyPair)>,
+    certificates: &Certificates,
 ) -> Secret {
     let entry = |key: &str, value: &str| (key.to_owned(), ByteString(value.as_bytes().to_vec()));
     let current = ((names::TLS_CERTIFICATE, names::TLS_KEY), pair);
@@ -56,6 +55,7 @@ fn key_pair(
                         entry(key, pair.key_pem()),
                     ]
                 })
+                .chain([entry(BUNDLE, &certificates.bundle())])
                 .collect(),
         ),
         ..Secret::default()

@@ -92,6 +92,17 @@ fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>, kubelets: &Ku
                 let evidence = plan::in_words(&plan.problems);
                 findings.push(Finding::new(Reason::InvalidSpec, Severity::Failure, evidence));
             }
+            if let Some(fault) = &plan.given_fault {
+                let evidence = format!(
+                    "{fault}; the one before is used until {}",
+                    plan.certificates.leaf.not_after()
+                );
+                findings.push(Finding::new(
+                    Reason::GivenCertificateUnfit,
+                    Severity::Warning,
+                    evidence,
+                ));
+            }
             of_registration(&plan.registration, &mut findings);
         }
         Err(refusal) => findings.push(of_refusal(refusal)),
@@ -151,6 +162,7 @@ fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>, kubelets: &Ku
 fn of_refusal(refusal: &Refusal) -> Finding {
     let reason = match refusal {
         Refusal::InvalidSpec(_) => Reason::InvalidSpec,
+        Refusal::GivenCertificate(_) => Reason::GivenCertificateUnfit,
         Refusal::Certificates(_) => Reason::CertificatesUnavailable,
     };
     Finding::new(reason, Severity::Failure, refusal.to_string())

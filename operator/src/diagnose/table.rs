@@ -9,6 +9,8 @@ pub enum Reason {
     NotObserved,
     /// The spec was refused.
     InvalidSpec,
+    /// Somebody else's serving certificate is not good.
+    GivenCertificateUnfit,
     /// No certificate could be made.
     CertificatesUnavailable,
     /// An object with a name of ours belongs to somebody else.
@@ -65,6 +67,7 @@ impl Reason {
         [
             Self::NotObserved,
             Self::InvalidSpec,
+            Self::GivenCertificateUnfit,
             Self::CertificatesUnavailable,
             Self::ObjectConflict,
             Self::ObjectContested,
@@ -101,6 +104,7 @@ impl Reason {
 
     /// What the table says about it.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "it is a table")]
     pub fn entry(self) -> Entry {
         let (cause, remedy) = match self {
             Self::NotObserved => (
@@ -111,6 +115,13 @@ impl Reason {
             Self::InvalidSpec => (
                 "The spec asks for what cannot be.",
                 "Correct the named field. What ran before keeps running until then.",
+            ),
+            Self::GivenCertificateUnfit => (
+                "The Secret in spec.certificates.secretName does not hold a serving certificate that kube-apiserver \
+                 would accept.",
+                "Correct what is named: tls.crt for metrics-api.<namespace>.svc and \
+                 metrics-api.<namespace>.svc.cluster.local, valid now, with the key in tls.key and the authority that it \
+                 leads to in ca.crt. If it says forbidden, add the Secret's name to the chart's certificateSecretNames.",
             ),
             Self::CertificatesUnavailable => (
                 "A certificate could not be made.",

@@ -21,7 +21,7 @@ pub use types::{
 
 use crate::adopt;
 use crate::api::{AdoptPolicy, ImagePullPolicy, MetricsStack, MetricsStackSpec};
-use crate::certificates::{self, Certificates, Judgement, KeyPair, Lifetimes, Server, Stored};
+use crate::certificates::{self, Certificates, Given, Judgement, KeyPair, Lifetimes, Server, Stored};
 use crate::desired;
 use crate::observe::{Observed, Part};
 
@@ -89,20 +89,31 @@ pub fn plan(
         metrics_api,
         kubelet,
         lifetimes,
+        given_secret,
         adopt,
     } = asked;
 
     let server = server(&environment.namespace);
-    let judgement = certificates::judge(stored(observed), &observed.usage, &server, lifetimes, now);
-    let renewed = renewed(&judgement);
-    let certificates = certificates::issue(judgement, &server, lifetimes, now)
-        .map_err(|error| Refusal::Certificates(with_source(&error)))?;
+    let (usage, stored) = (&observed.usage, stored(observed));
+    let (certificates, renewed, given_fault) = if let Some(name) = given_secret {
+        let given = given(&name, observed, &server, now);
+        let (certificates, fault) =
+            certificates::take(given, stored, usage, &server, now).map_err(Refusal::GivenCertificate)?;
+        (certificates, Vec::new(), fault)
+    } else {
+        let judgement = certificates::judge(stored, usage, &server, lifetimes, now);
+        let renewed = renewed(&judgement);
+        let certificates = certificates::issue(judgement, &server, lifetimes, now)
+            .map_err(|error| Refusal::Certificates(with_source(&error)))?;
+        (certificates, renewed, None)
+    };
     Ok(Plan {
         namespace: environment.namespace.clone(),
         metrics_api,
         kubelet,
         next_check: next_check(&certificates, now),
         certificates,
+        given_fault,
         renewed,
         registration: registration(observed, adopt, now),
         adopts: observed
@@ -126,6 +137,7 @@ struct Asked {
     metrics_api: MetricsApiPlan,
     kubelet: KubeletPlan,
     lifetimes: Lifetimes,
+    given_secret: Option<String>,
     adopt: AdoptPolicy,
 }
 
@@ -142,10 +154,12 @@ impl Asked {
             certificates,
             api_service,
         } = spec.clone();
+        let certificates = certificates.unwrap_or_default();
         Self {
             metrics_api: spec::metrics_api(metrics_api.unwrap_or_default(), observed, environment, problems),
             kubelet: spec::kubelet(kubelet.unwrap_or_default(), problems),
-            lifetimes: spec::lifetimes(&certificates.unwrap_or_default(), problems),
+            lifetimes: spec::lifetimes(&certificates, problems),
+            given_secret: spec::given_secret(&certificates, problems),
             adopt: api_service.and_then(|spec| spec.adopt).unwrap_or_default(),
         }
     }
@@ -183,17 +197,24 @@ fn stored(observed: &Observed) -> Stored<'_> {
     }
 }
 
+/// Somebody else's certificate, or what is wrong with it.
+fn given(name: &str, observed: &Observed, server: &Server, now: Timestamp) -> Result<Given, String> {
+    let of = |fault: &str| format!("Secret {}/{name}: {fault}", observed.namespace);
+    match &observed.given_secret {
+        None => Err(of("it was not read")),
+        Some(Err(error)) => Err(of(error)),
+        Some(Ok(None)) => Err(of("there is none")),
+        Some(Ok(Some(secret))) => certificates::given(secret, server, now).map_err(|fault| of(&fault)),
+    }
+}
+
 /// When is looked again for the certificates' sake at the latest.
 fn next_check(certificates: &Certificates, now: Timestamp) -> Timestamp {
-    let newest = [
-        Some(&certificates.ca),
-        certificates.next.as_ref(),
-        Some(&certificates.leaf),
-    ];
-    let newest = newest.into_iter().flatten().map(KeyPair::made).max();
+    let pairs = certificates.ca.iter().chain(&certificates.next);
+    let newest = pairs.chain([&certificates.leaf]).map(KeyPair::made).max();
     let is_under_way = certificates.rotates()
         && newest.is_some_and(|made| now.duration_since(made).unsigned_abs() < ROTATION_EAGER);
-    let renewal = certificates.renew_at();
+    let renewal = certificates.renew_at().unwrap_or(Timestamp::MAX);
     if is_under_way {
         now.saturating_add(ROTATION_CHECK).unwrap_or(now).min(renewal)
     } else {

@@ -11,10 +11,11 @@ use super::{
     Environment, KubeletPlan, MetricsApiPlan, Placement, Problem, ca_bundle, labels, scheduling, sizing,
 };
 use crate::api::{
-    AddressType, CertificatesSpec, KubeletSpec, KubeletTlsSpec, LogFormat, LogLevel, MetricsApiSpec,
-    ResourcesSpec, TlsMode,
+    AddressType, CertificateIssuer, CertificatesSpec, KubeletSpec, KubeletTlsSpec, LogFormat, LogLevel,
+    MetricsApiSpec, ResourcesSpec, TlsMode,
 };
 use crate::certificates::Lifetimes;
+use crate::cluster;
 use crate::observe::Observed;
 
 const DEFAULT_REPLICAS: i32 = 2;
@@ -152,10 +153,29 @@ fn selector(
     labels
 }
 
+/// The Secret that somebody else keeps the serving certificate in.
+pub(super) fn given_secret(spec: &CertificatesSpec, problems: &mut Vec<Problem>) -> Option<String> {
+    let is_given = spec.issuer == Some(CertificateIssuer::Secret);
+    let found = match (&spec.secret_name, is_given) {
+        (None, false) => return None,
+        (Some(name), true) if !cluster::SECRETS.contains(&name.as_str()) => return Some(name.clone()),
+        (Some(name), true) => format!("found {name:?}, which is the operator's own"),
+        (Some(name), false) => format!("found {name:?} without issuer Secret"),
+        (None, true) => "found none".to_owned(),
+    };
+    problems.push(Problem {
+        field: "spec.certificates.secretName",
+        found,
+        expected: "with issuer Secret, and only then, the name of a Secret that somebody else keeps",
+    });
+    None
+}
+
 pub(super) fn lifetimes(spec: &CertificatesSpec, problems: &mut Vec<Problem>) -> Lifetimes {
     let CertificatesSpec {
         ca_validity,
         leaf_validity,
+        ..
     } = spec;
     let longest = DEFAULT_CA_VALIDITY;
     Lifetimes {

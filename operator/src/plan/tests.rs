@@ -116,10 +116,10 @@ fn go_durations_are_taken() {
         now() + jiff::SignedDuration::from_hours(1)
     );
     assert_eq!(
-        plan.certificates.ca.not_after(),
+        plan.certificates.ca.as_ref().unwrap().not_after(),
         now() + jiff::SignedDuration::from_hours(8760)
     );
-    assert_eq!(plan.next_check, plan.certificates.leaf.renew_at());
+    assert_eq!(plan.next_check, plan.certificates.renew_at().unwrap());
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct Plan {
     pub kubelet: KubeletPlan,
     /// The certificates, made or kept.
     pub certificates: Certificates,
+    /// Why somebody else's certificate is not taken. The last good one is used.
+    pub given_fault: Option<String>,
     /// Which certificates are new, and why: `metrics-api-ca: there is none`.
     pub renewed: Vec<String>,
     /// Whether the `APIServices` are due.
@@ -117,6 +119,9 @@ pub enum Refusal {
     /// The spec asks for what cannot be, and nothing runs that could be kept.
     #[error("{}", in_words(.0))]
     InvalidSpec(Vec<Problem>),
+    /// Somebody else's certificate is not good, and there is none before it.
+    #[error("{0}")]
+    GivenCertificate(String),
     /// No certificate could be made.
     #[error("{0}")]
     Certificates(String),

@@ -154,6 +154,19 @@ pub(super) fn certificates_ready(
             Reason::InvalidSpec.name(),
             "none are made before the spec is corrected",
         ),
+        Err(Refusal::GivenCertificate(error)) => {
+            Judged::new(kind, FALSE, Reason::GivenCertificateUnfit.name(), error.clone())
+        }
+        Ok(plan) if plan.given_fault.is_some() => Judged::new(
+            kind,
+            FALSE,
+            Reason::GivenCertificateUnfit.name(),
+            format!(
+                "{}. The last good certificate is used until {}",
+                plan.given_fault.as_deref().unwrap_or_default(),
+                plan.certificates.leaf.not_after()
+            ),
+        ),
         Ok(Plan { certificates, .. }) if certificates.next.is_some() => Judged::new(
             kind,
             TRUE,
