@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use contract::names::{CA_SECRET, SERVING_SECRET, TLS_CERTIFICATE};
+use contract::names::{CA_SECRET, METRICS_API, SERVING_SECRET, TLS_CERTIFICATE};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
@@ -12,10 +12,14 @@ use serde_json::{Value, json};
 use super::boundaries::pods;
 use super::context::Context;
 use super::load;
+use super::pki::Authority;
+use super::wait::eventually;
 use crate::test::install_yaml::NAMESPACE;
 
 /// How long each state of a rotation lasts at least. A minute is the default.
 const MINIMUM_AGE: &str = "CERTIFICATE_MINIMUM_AGE";
+/// The Secret that somebody else keeps: the one that the operator may read by default.
+const GIVEN: &str = "metrics-api-tls";
 /// How often is looked at the certificates.
 const LOOK: Duration = Duration::from_secs(1);
 /// Time for an authority to be replaced after it is due.
@@ -23,12 +27,24 @@ const SLACK: Duration = Duration::from_secs(90);
 
 /// The shortest lifetimes, one rotation of the authority.
 pub(super) async fn fails_no_read(context: &Context) -> Result<()> {
-    rotations(context, 1, Duration::from_mins(3), Duration::from_mins(1)).await
+    Box::pin(rotations(
+        context,
+        1,
+        Duration::from_mins(3),
+        Duration::from_mins(1),
+    ))
+    .await
 }
 
 /// Two rotations in half an hour.
 pub(super) async fn is_measured(context: &Context) -> Result<()> {
-    rotations(context, 2, Duration::from_mins(15), Duration::from_mins(3)).await
+    Box::pin(rotations(
+        context,
+        2,
+        Duration::from_mins(15),
+        Duration::from_mins(3),
+    ))
+    .await
 }
 
 async fn rotations(context: &Context, wanted: usize, authority: Duration, leaf: Duration) -> Result<()> {
@@ -46,7 +62,12 @@ async fn rotations(context: &Context, wanted: usize, authority: Duration, leaf: 
         let seen = tokio::time::timeout(within, follow(context, wanted)).await;
         seen.with_context(|| format!("not rotated {wanted} times within {within:?}"))?
     };
-    let (seen, outcome) = load::during(context, following).await?;
+    let (seen, outcome) = load::during(context, async {
+        let seen = Box::pin(following).await?;
+        Box::pin(somebody_elses(context)).await.context("issuer Secret")?;
+        Ok(seen)
+    })
+    .await?;
     outcome.expect_no_failure()?;
     ensure!(
         context.metrics_api_containers().await? == containers,
@@ -64,6 +85,76 @@ async fn rotations(context: &Context, wanted: usize, authority: Duration, leaf: 
     minimum_age(context, &format!("{MINIMUM_AGE}-")).await?;
     context.apply_stack(&json!({})).await?;
     context.ready().await?;
+    Ok(())
+}
+
+/// From the operator's certificates to somebody else's, from those to others, past bad ones, and back.
+async fn somebody_elses(context: &Context) -> Result<()> {
+    let name = format!("{METRICS_API}.{NAMESPACE}.svc");
+    let spec = json!({"certificates": {"issuer": "Secret", "secretName": GIVEN}});
+    let mut is_asked = false;
+    for authority in ["one", "another"] {
+        let authority = Authority::new(authority)?;
+        let (certificate, key) = authority.server(&name)?;
+        give(context, &certificate, &key, &authority.pem).await?;
+        if !is_asked {
+            context.apply_stack(&spec).await?;
+            is_asked = true;
+        }
+        served(context, &certificate).await.context("somebody else's")?;
+        eventually("only its authority is trusted", SLACK, async || {
+            let stored = secret(context, SERVING_SECRET).await?;
+            ensure!(
+                entry(&stored, "ca.crt")?.trim() == authority.pem.trim(),
+                "others are too"
+            );
+            Ok(())
+        })
+        .await?;
+        let (_, another_key) = authority.server(&name)?;
+        give(context, &certificate, &another_key, &authority.pem).await?;
+        eventually("a key of another certificate is named", SLACK, async || {
+            let stack = context.stack().await?;
+            let condition = stack.expect("CertificatesReady", "False", "GivenCertificateUnfit")?;
+            let message = condition["message"].to_string();
+            ensure!(message.contains("tls.key is not the key of tls.crt"), "{message}");
+            Ok(())
+        })
+        .await?;
+        served(context, &certificate).await.context("the last good one")?;
+    }
+    context.apply_stack(&json!({})).await?;
+    context.ready().await?;
+    eventually("the operator's own certificate is served", SLACK, async || {
+        let authority = secret(context, CA_SECRET).await?;
+        ensure!(
+            entry(&authority, "ca.crt")? == entry(&authority, TLS_CERTIFICATE)?,
+            "not alone"
+        );
+        let leaf = entry(&secret(context, SERVING_SECRET).await?, TLS_CERTIFICATE)?;
+        let expected = CertificateDer::from_pem_slice(leaf.as_bytes())?;
+        for server in pods(context).await? {
+            ensure!(server.certificate().await? == expected, "another one is");
+        }
+        Ok(())
+    })
+    .await?;
+    context
+        .kubectl(&["delete", "secret", GIVEN, "--namespace", NAMESPACE])
+        .await?;
+    Ok(())
+}
+
+/// Puts a serving certificate where somebody else keeps it.
+async fn give(context: &Context, certificate: &str, key: &str, authority: &str) -> Result<()> {
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": GIVEN, "namespace": NAMESPACE},
+        "stringData": {"tls.crt": certificate, "tls.key": key, "ca.crt": authority},
+    });
+    context.apply(&secret.to_string()).await?;
     Ok(())
 }
 
@@ -103,7 +194,7 @@ async fn follow(context: &Context, wanted: usize) -> Result<Seen> {
 /// Waits until every replica serves it.
 async fn served(context: &Context, certificate: &str) -> Result<()> {
     let expected = CertificateDer::from_pem_slice(certificate.as_bytes())?;
-    super::wait::eventually("the new certificate is served", SLACK, async || {
+    eventually("the new certificate is served", SLACK, async || {
         // With the authority of the moment.
         for server in pods(context).await? {
             ensure!(server.certificate().await? == expected, "another one is");

@@ -190,10 +190,10 @@ pub struct CertificatesSpec {
     /// cert-manager, and keeps the serving certificate in `secretName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<CertificateIssuer>,
-    /// With issuer `Secret`: a Secret in the operator's namespace with `tls.crt` for `metrics-api.<namespace>.svc` and
-    /// `metrics-api.<namespace>.svc.cluster.local`, `tls.key`, and in `ca.crt` the authority that it leads to. A changed
-    /// Secret is taken up without a failed request; one that is not good is named in the status, and the last good one
-    /// stays in use. The operator may read `metrics-api-tls` and what the chart's `certificateSecretNames` adds.
+    /// With issuer `Secret`: a Secret in the operator's namespace with `tls.crt` for `metrics-api.<namespace>.svc`,
+    /// `tls.key`, and in `ca.crt` the authority that it leads to. A changed Secret is taken up without a failed request;
+    /// one that is not good is named in the status, and the last good one stays in use. The operator may read
+    /// `metrics-api-tls` and what the chart's `certificateSecretNames` says instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 253),

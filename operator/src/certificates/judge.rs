@@ -50,7 +50,8 @@ pub fn judge(
     let mut ca = read(stored.ca, CURRENT).and_then(|ca| fit::authority(ca, now));
     let mut next = read(stored.ca, NEXT)
         .and_then(|next| fit::authority(next, now))
-        .ok();
+        .ok()
+        .filter(|next| ca.as_ref() != Ok(next));
     let mut retired = authority::read(&text(stored.ca, BUNDLE), now);
     if ca.is_err() {
         retired.extend(authority::read(&text(stored.ca, names::TLS_CERTIFICATE), now));

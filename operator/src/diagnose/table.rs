@@ -119,9 +119,8 @@ impl Reason {
             Self::GivenCertificateUnfit => (
                 "The Secret in spec.certificates.secretName does not hold a serving certificate that kube-apiserver \
                  would accept.",
-                "Correct what is named: tls.crt for metrics-api.<namespace>.svc and \
-                 metrics-api.<namespace>.svc.cluster.local, valid now, with the key in tls.key and the authority that it \
-                 leads to in ca.crt. If it says forbidden, add the Secret's name to the chart's certificateSecretNames.",
+                "Correct what is named: tls.crt for metrics-api.<namespace>.svc, valid now, with the key in \
+                 tls.key and the authority that it leads to in ca.crt. If it says forbidden, add the Secret's name to the chart's certificateSecretNames.",
             ),
             Self::CertificatesUnavailable => (
                 "A certificate could not be made.",

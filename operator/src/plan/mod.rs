@@ -96,6 +96,11 @@ pub fn plan(
     let server = server(&environment.namespace);
     let (usage, stored) = (&observed.usage, stored(observed));
     let (certificates, renewed, given_fault) = if let Some(name) = given_secret {
+        // The others are a service to those who look at it; they cannot be asked of somebody else.
+        let server = Server {
+            dns_names: server.dns_names.into_iter().take(1).collect(),
+            ..server
+        };
         let given = given(&name, observed, &server, now);
         let (certificates, fault) =
             certificates::take(given, stored, usage, &server, now).map_err(Refusal::GivenCertificate)?;

@@ -3,6 +3,7 @@ mod blindness;
 mod interrupted;
 mod refusal;
 mod rights;
+mod rotation;
 
 use serde_json::{Value, json};
 

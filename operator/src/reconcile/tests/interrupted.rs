@@ -10,7 +10,7 @@ fn end_state(fake: &Fake) -> Vec<String> {
 }
 
 /// Ends a turn, and whoever makes it, when `n` writes are done and the next is under way.
-async fn dies_after(n: usize, fake: &Fake, mut reconciler: Reconciler) {
+pub(super) async fn dies_after(n: usize, fake: &Fake, mut reconciler: Reconciler) {
     fake.hang_after(n);
     let died = async {
         while !fake.hangs() {
