@@ -29,7 +29,7 @@ struct State {
     version: u64,
 }
 
-const COLLECTIONS: [&str; 16] = [
+const COLLECTIONS: [&str; 18] = [
     "apiservices",
     "clusterrolebindings",
     "clusterroles",
@@ -39,7 +39,9 @@ const COLLECTIONS: [&str; 16] = [
     "events",
     "metricsstacks",
     "namespaces",
+    "networkpolicies",
     "nodes",
+    "poddisruptionbudgets",
     "pods",
     "rolebindings",
     "roles",

@@ -3,6 +3,8 @@
 use contract::{names, trust};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::ListParams;
@@ -108,6 +110,8 @@ pub(crate) fn made(namespace: &str) -> Vec<Kind<'_>> {
     vec![
         Kind::of::<RoleBinding>(own),
         Kind::of::<Deployment>(own),
+        Kind::of::<PodDisruptionBudget>(own),
+        Kind::of::<NetworkPolicy>(own),
         Kind::of::<Service>(own),
         Kind::of::<Role>(own),
         Kind::of::<ServiceAccount>(own),

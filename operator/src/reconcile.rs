@@ -188,6 +188,9 @@ impl Reconciler {
         let put_back = self.recall_authority(&mut observed);
         self.observer.reports(&mut observed).await;
         observed.usage = self.rotation.usage(plan::published(&observed), &observed);
+        let servers = self.api_servers.find().await;
+        let singly = servers.iter().filter_map(|server| server.address);
+        observed.api_servers = singly.map(|address| (address, None)).collect();
         let now = Timestamp::now();
         let last_good = self.last_good.as_ref();
         let outcome = plan::plan(stack, last_good, &observed, &self.environment, now);
@@ -219,7 +222,6 @@ impl Reconciler {
         }
         let told = self.rotation.deliver(&self.client, &observed).await;
         self.metrics.writes.inc_by(told);
-        let servers = self.api_servers.find().await;
         (observed.read, observed.api_servers) = self.verify(&outcome, &observed, &applied, &servers).await;
         let certificates = outcome.as_ref().ok().map(|plan| &plan.certificates);
         self.rotation.read(&observed.read, certificates);

@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject as _;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use crate::observe::Replica;
+use crate::observe::{self, Replica};
 use crate::{cluster, verify};
 
 /// Time for one replica to answer.
@@ -56,7 +56,10 @@ impl Reader {
     pub async fn read(&mut self, pods: &[Pod], bundle: Option<&[u8]>) -> Vec<Replica> {
         let running: Vec<_> = pods
             .iter()
-            .filter_map(|pod| Some((pod.name_any(), address(pod)?)))
+            .filter_map(|pod| {
+                let address = SocketAddr::new(address(pod)?, observe::serving_port(pod));
+                Some((pod.name_any(), address))
+            })
             .collect();
         if running.is_empty() {
             return Vec::new();
@@ -127,12 +130,12 @@ impl Reader {
 
 /// How a replica is reached.
 fn settings(
-    address: IpAddr,
+    address: SocketAddr,
     server_name: &str,
     roots: Vec<Vec<u8>>,
     identity: AuthInfo,
 ) -> Result<Config, String> {
-    let url = format!("https://{}", SocketAddr::new(address, names::METRICS_API_PORT));
+    let url = format!("https://{address}");
     let mut config = Config::new(url.parse().map_err(|error| format!("{url}: {error}"))?);
     config.root_cert = Some(roots);
     config.tls_server_name = Some(server_name.to_owned());
@@ -237,7 +240,13 @@ mod tests {
         fake.always(TOKEN, 201, json!({"spec": {"audiences": []}, "status": status}));
         let mut reader = Reader::new(fake.client(), "ns");
         let identity = reader.identity().await.unwrap();
-        let config = settings("::1".parse().unwrap(), "metrics-api.ns.svc", Vec::new(), identity).unwrap();
+        let config = settings(
+            "[::1]:10250".parse().unwrap(),
+            "metrics-api.ns.svc",
+            Vec::new(),
+            identity,
+        )
+        .unwrap();
         assert_eq!(config.cluster_url.to_string(), "https://[::1]:10250/");
         let shown = config.auth_info.token.unwrap();
         assert_eq!(shown.expose_secret(), "of-the-kubelets-account");

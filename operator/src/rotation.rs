@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use crate::api_servers::{self, ApiServer};
 use crate::certificates::{Certificates, Observations, Usage};
 use crate::cluster;
-use crate::observe::{Observed, Read};
+use crate::observe::{self, Observed, Read};
 use crate::plan::Plan;
 
 /// Time for a replica to show its certificate.
@@ -162,7 +162,7 @@ pub(crate) async fn served(pods: &[Pod], namespace: &str, bundle: &[u8]) -> Vec<
         Some(async move {
             let shown = match (connector, name) {
                 (Ok(connector), Some(name)) => {
-                    let address = SocketAddr::new(address, names::METRICS_API_PORT);
+                    let address = SocketAddr::new(address, observe::serving_port(pod));
                     match tokio::time::timeout(TIMEOUT, shown(address, name, connector)).await {
                         Ok(shown) => shown.map_err(|error| format!("{address}: {error}")),
                         Err(_) => Err(format!("{address}: no answer within {TIMEOUT:?}")),

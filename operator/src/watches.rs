@@ -9,6 +9,8 @@ use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -57,6 +59,8 @@ pub(crate) fn start(client: &Client, namespace: &str, wake: &Arc<Notify>) -> Joi
     }
     watches.own::<ConfigMap>(ours.clone());
     watches.own::<Service>(ours.clone());
+    watches.own::<PodDisruptionBudget>(ours.clone());
+    watches.own::<NetworkPolicy>(ours.clone());
     watches.own::<Deployment>(ours);
     watches.own::<EndpointSlice>(watcher::Config::default().labels(&observe::endpoint_labels()));
     watches.tasks

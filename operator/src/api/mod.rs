@@ -11,7 +11,7 @@ mod status;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration};
+use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -60,6 +60,11 @@ pub struct MetricsStackSpec {
     /// Lifetimes of the certificates that the operator makes and renews.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates: Option<CertificatesSpec>,
+    /// `Enabled`: a `NetworkPolicy` lets metrics-api's Pods be reached at their port only, and reach no ports but those of
+    /// kubelets, of kube-apiserver and of DNS. `Disabled` (default): there is none. With `hostNetwork` there is none
+    /// either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicyMode>,
     /// The registration of `metrics.k8s.io` with kube-apiserver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_service: Option<ApiServiceSpec>,
@@ -68,6 +73,8 @@ pub struct MetricsStackSpec {
 /// See [`MetricsStackSpec::metrics_api`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.hostNetwork) && self.hostNetwork && has(self.port) && self.port == 10250)")
+    .message("port 10250 is the kubelet's in a node's network: set another, or leave it out for 4443"))]
 pub struct MetricsApiSpec {
     /// Image with the metrics-api program. Default: the image that the operator was installed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,6 +112,20 @@ pub struct MetricsApiSpec {
     /// Scheduling affinity. Default: replicas run on different nodes. What is given here replaces that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
+    /// How replicas are spread over zones and the like. Default: over zones as evenly as can be. What is given here
+    /// replaces that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8))]
+    pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
+    /// Whether the Pods use their node's network, for clusters whose control plane does not reach Pods. A replica is
+    /// then stopped before the next one takes its port. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_network: Option<bool>,
+    /// Port of the Pods. Default: 10250, which private clusters let their control plane reach; with `hostNetwork` 4443,
+    /// since 10250 is the kubelet's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 65535))]
+    pub port: Option<i32>,
     /// Priority class of the Pods. Default: `system-cluster-critical`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
@@ -135,6 +156,10 @@ pub struct ResourcesSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KubeletSpec {
+    /// What is read of a kubelet. `Auto` (default): `/metrics/resource`, or its Summary API where that path is missing.
+    /// `ResourceMetrics`: the first only. `Summary`: the second only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<KubeletSource>,
     /// Types of Node addresses to dial, the best first. Default: `InternalIP`, `Hostname`, `InternalDNS`,
     /// `ExternalDNS`, `ExternalIP`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -255,6 +280,32 @@ words! {
         IfNotPresent = "IfNotPresent",
         /// Never: the node must have it.
         Never = "Never",
+    }
+}
+
+words! {
+    /// What is read of a kubelet.
+    #[derive(Default)]
+    KubeletSource {
+        /// Resource metrics, or the Summary API where there are none.
+        #[default]
+        Auto = "Auto",
+        /// `/metrics/resource`.
+        ResourceMetrics = "ResourceMetrics",
+        /// `/stats/summary`.
+        Summary = "Summary",
+    }
+}
+
+words! {
+    /// Whether there is a `NetworkPolicy`.
+    #[derive(Default)]
+    NetworkPolicyMode {
+        /// There is none.
+        #[default]
+        Disabled = "Disabled",
+        /// There is one.
+        Enabled = "Enabled",
     }
 }
 

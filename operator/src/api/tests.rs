@@ -56,7 +56,10 @@ fn every_field_of_ours_is_documented_optional_and_bounded() {
     let mut fields = 0;
     walk("spec", &schema["properties"]["spec"], &mut |path, schema| {
         // Kubernetes bounds and documents its own.
-        if path.starts_with("spec.metricsApi.affinity.") || path.starts_with("spec.metricsApi.tolerations[]")
+        let theirs = ["affinity.", "tolerations[]", "topologySpreadConstraints[]"];
+        if theirs
+            .iter()
+            .any(|field| path.starts_with(&format!("spec.metricsApi.{field}")))
         {
             return;
         }
@@ -71,6 +74,7 @@ fn every_field_of_ours_is_documented_optional_and_bounded() {
         let bounded = match schema["type"].as_str() {
             Some("string") => schema["maxLength"].is_u64() || schema["enum"].is_array(),
             Some("array") => schema["maxItems"].is_u64(),
+            Some("boolean") => true,
             Some("integer") => schema["maximum"].is_number(),
             Some("object") => {
                 schema["properties"].is_object() || schema["maxProperties"].is_u64() || path.ends_with("[]")

@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::service::PORT_NAME;
 use super::{labels, namespaced, selector};
 use crate::api::TlsMode;
+use crate::plan::sizing::SMALLER_SINCE;
 use crate::plan::{KubeletPlan, MetricsApiPlan, Placement, Plan};
 
 /// User and group without rights on any node.
@@ -33,8 +34,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn metrics_api(plan: &Plan) -> Deployment {
     let metrics_api = &plan.metrics_api;
+    let mut metadata = namespaced(&plan.namespace, names::METRICS_API);
+    metadata.annotations = metrics_api
+        .smaller_since
+        .map(|since| [(SMALLER_SINCE.to_owned(), since.to_string())].into());
     Deployment {
-        metadata: namespaced(&plan.namespace, names::METRICS_API),
+        metadata,
         spec: DeploymentSpec {
             replicas: Some(metrics_api.replicas),
             revision_history_limit: Some(3),
@@ -43,7 +48,7 @@ pub(super) fn metrics_api(plan: &Plan) -> Deployment {
                 match_labels: Some(selector()),
                 ..LabelSelector::default()
             },
-            strategy: Some(strategy(&metrics_api.placement, metrics_api.replicas)),
+            strategy: Some(strategy(metrics_api)),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(labels()),
@@ -59,10 +64,12 @@ pub(super) fn metrics_api(plan: &Plan) -> Deployment {
 
 /// A replica is replaced before it ends wherever that cannot get stuck: replicas of two templates may share a node, with
 /// our own rules.
-fn strategy(placement: &Placement, replicas: i32) -> DeploymentStrategy {
-    let (surge, unavailable) = match placement {
+fn strategy(metrics_api: &MetricsApiPlan) -> DeploymentStrategy {
+    let (surge, unavailable) = match metrics_api.placement {
+        // Two cannot have one port.
+        _ if metrics_api.host_network => (0, 1),
         Placement::Apart | Placement::PreferApart => (1, 0),
-        Placement::Custom(_) => (1, i32::from(replicas > 1)),
+        Placement::Custom(_) => (1, i32::from(metrics_api.replicas > 1)),
     };
     DeploymentStrategy {
         type_: Some("RollingUpdate".to_owned()),
@@ -83,6 +90,11 @@ fn pod(metrics_api: &MetricsApiPlan, kubelet: &KubeletPlan) -> PodSpec {
         node_selector: Some(metrics_api.node_selector.clone()),
         tolerations: Some(metrics_api.tolerations.clone()),
         affinity: Some(affinity(&metrics_api.placement)),
+        topology_spread_constraints: Some(metrics_api.topology_spread.clone()),
+        host_network: metrics_api.host_network.then_some(true),
+        dns_policy: metrics_api
+            .host_network
+            .then(|| "ClusterFirstWithHostNet".to_owned()),
         image_pull_secrets: (!secrets.is_empty()).then(|| {
             secrets
                 .iter()
@@ -125,7 +137,7 @@ fn container(metrics_api: &MetricsApiPlan, kubelet: &KubeletPlan) -> Container {
         }]),
         ports: Some(vec![ContainerPort {
             name: Some(PORT_NAME.to_owned()),
-            container_port: i32::from(names::METRICS_API_PORT),
+            container_port: i32::from(metrics_api.port),
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
@@ -169,12 +181,13 @@ fn arguments(metrics_api: &MetricsApiPlan, kubelet: &KubeletPlan) -> Vec<String>
         .map(|address| address.as_str())
         .collect();
     let mut arguments = vec![
-        format!("--secure-port={}", names::METRICS_API_PORT),
+        format!("--secure-port={}", metrics_api.port),
         format!("--tls-cert-file={TLS_DIRECTORY}/{}", names::TLS_CERTIFICATE),
         format!("--tls-private-key-file={TLS_DIRECTORY}/{}", names::TLS_KEY),
         format!("--metric-resolution={}", go_duration(metrics_api.resolution)),
         format!("--kubelet-preferred-address-types={}", types.join(",")),
         "--kubelet-use-node-status-port".to_owned(),
+        format!("--kubelet-source={}", kubelet.source.as_str()),
         format!("--kubelet-tls-mode={}", kubelet.tls_mode.as_str()),
         format!("--kubelet-service-account={}", names::KUBELET_SERVICE_ACCOUNT),
         format!("--log-level={}", metrics_api.log_level.as_str()),

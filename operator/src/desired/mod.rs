@@ -3,6 +3,8 @@
 mod api_service;
 mod config_map;
 mod deployment;
+mod network_policy;
+mod pod_disruption_budget;
 mod rbac;
 mod secret;
 mod service;
@@ -15,9 +17,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::{ApiResource, DynamicObject, TypeMeta};
 use serde::Serialize;
+pub(crate) use service::PORT_NAME;
 
 use crate::cluster::api_service_name;
-use crate::plan::{Plan, Registration};
+use crate::plan::{NetworkPolicyPlan, Plan, Registration};
 
 /// What shall be, in the order in which it is applied, and what shall not.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,6 +146,19 @@ pub fn objects(plan: &Plan) -> Objects {
     } else {
         absent.push(Object::new(&kubelet_ca));
     }
+    let budget = Object::new(&pod_disruption_budget::metrics_api(namespace));
+    if plan.metrics_api.replicas > 1 || plan.keeps_workload {
+        workload.push(budget);
+    } else {
+        absent.push(budget);
+    }
+    let policy = |egress| Object::new(&network_policy::metrics_api(namespace, egress));
+    match &plan.network_policy {
+        _ if plan.keeps_workload => kept.push(policy(None)),
+        NetworkPolicyPlan::Kept => kept.push(policy(None)),
+        NetworkPolicyPlan::Absent => absent.push(policy(None)),
+        NetworkPolicyPlan::Wanted(egress) => workload.push(policy(Some(egress))),
+    }
     workload.push(Object::new(&deployment::metrics_api(plan)));
     if plan.keeps_workload {
         kept.extend(workload);
@@ -202,7 +218,7 @@ pub(crate) fn labels() -> BTreeMap<String, String> {
 }
 
 /// Labels that metrics-api's Pods are selected by.
-fn selector() -> BTreeMap<String, String> {
+pub(crate) fn selector() -> BTreeMap<String, String> {
     [
         (names::NAME_LABEL, names::METRICS_API),
         (names::STACK_LABEL, names::STACK_NAME),

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{namespaced, selector};
 
 /// Name of the port in Pod and Service.
-pub(super) const PORT_NAME: &str = "https";
+pub(crate) const PORT_NAME: &str = "https";
 
 pub(super) fn metrics_api(namespace: &str) -> Service {
     Service {

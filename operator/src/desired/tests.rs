@@ -14,11 +14,13 @@ pub(super) fn two_nodes() -> Observed {
     let node = |name: &str| NodeFacts {
         name: name.to_owned(),
         labels: [("kubernetes.io/os".to_owned(), "linux".to_owned())].into(),
-        taints: Vec::new(),
+        kubelet_port: 10250,
+        ..NodeFacts::default()
     };
     Observed {
         nodes: vec![node("a"), node("b")],
         ready_endpoints: 1,
+        api_servers: vec![("10.0.0.1:6443".parse().unwrap(), None)],
         ..Observed::default()
     }
 }
@@ -44,11 +46,17 @@ pub(super) fn everything() -> Value {
                     {"key": "zone", "operator": "In", "values": ["1_000"]},
                 ]}},
             ]}},
+            "topologySpreadConstraints": [
+                {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"},
+            ],
+            "port": 8443,
             "priorityClassName": "high",
             "logLevel": "debug",
             "logFormat": "json",
         },
+        "networkPolicy": "Enabled",
         "kubelet": {
+            "source": "Summary",
             "addressTypes": ["Hostname", "InternalIP"],
             "nodeSelector": {"scrape": "on", "pool": "a"},
             "tls": {"mode": "Verify", "caBundle": {"inline": bundle}},
@@ -224,7 +232,13 @@ fn nothing_is_registered_before_an_endpoint_is_ready() {
     ));
     assert!(objects.api_services.is_empty());
     let absent: Vec<_> = objects.absent.iter().map(Object::describe).collect();
-    assert_eq!(absent, ["ConfigMap monitoring/metrics-api-kubelet-ca"]);
+    assert_eq!(
+        absent,
+        [
+            "ConfigMap monitoring/metrics-api-kubelet-ca",
+            "NetworkPolicy monitoring/metrics-api"
+        ]
+    );
 }
 
 #[test]

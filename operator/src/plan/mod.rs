@@ -3,7 +3,7 @@
 mod ca_bundle;
 mod labels;
 mod scheduling;
-mod sizing;
+pub(crate) mod sizing;
 mod spec;
 mod types;
 
@@ -16,11 +16,12 @@ use kube::ResourceExt as _;
 
 pub(crate) use types::in_words;
 pub use types::{
-    ForeignApiService, KubeletPlan, MetricsApiPlan, Placement, Plan, Problem, Refusal, Registration,
+    EgressPorts, ForeignApiService, KubeletPlan, MetricsApiPlan, NetworkPolicyPlan, Placement, Plan, Problem,
+    Refusal, Registration,
 };
 
 use crate::adopt;
-use crate::api::{AdoptPolicy, ImagePullPolicy, MetricsStack, MetricsStackSpec};
+use crate::api::{AdoptPolicy, ImagePullPolicy, MetricsStack, MetricsStackSpec, NetworkPolicyMode};
 use crate::certificates::{self, Certificates, Given, Judgement, KeyPair, Lifetimes, Server, Stored};
 use crate::desired;
 use crate::observe::{Observed, Part};
@@ -73,11 +74,11 @@ pub fn plan(
     now: Timestamp,
 ) -> Result<Plan, Refusal> {
     let mut problems = Vec::new();
-    let mut asked = Asked::read(&stack.spec, observed, environment, &mut problems);
+    let mut asked = Asked::read(&stack.spec, observed, environment, now, &mut problems);
     let mut keeps_workload = !knows_workload(observed);
     if !problems.is_empty() {
         if let Some(good) = last_good {
-            asked = Asked::read(good, observed, environment, &mut Vec::new());
+            asked = Asked::read(good, observed, environment, now, &mut Vec::new());
         } else if runs(observed) {
             asked.lifetimes = certificates::lifetimes(stored(observed), asked.lifetimes);
             keeps_workload = true;
@@ -91,6 +92,7 @@ pub fn plan(
         lifetimes,
         given_secret,
         adopt,
+        network_policy: network_policy_mode,
     } = asked;
 
     let server = server(&environment.namespace);
@@ -114,13 +116,14 @@ pub fn plan(
     };
     Ok(Plan {
         namespace: environment.namespace.clone(),
-        metrics_api,
         kubelet,
         next_check: next_check(&certificates, now),
         certificates,
         given_fault,
         renewed,
         registration: registration(observed, adopt, now),
+        network_policy: network_policy(network_policy_mode, metrics_api.host_network, observed),
+        metrics_api,
         adopts: observed
             .api_services
             .iter()
@@ -144,6 +147,7 @@ struct Asked {
     lifetimes: Lifetimes,
     given_secret: Option<String>,
     adopt: AdoptPolicy,
+    network_policy: NetworkPolicyMode,
 }
 
 impl Asked {
@@ -151,6 +155,7 @@ impl Asked {
         spec: &MetricsStackSpec,
         observed: &Observed,
         environment: &Environment,
+        now: Timestamp,
         problems: &mut Vec<Problem>,
     ) -> Self {
         let MetricsStackSpec {
@@ -158,15 +163,42 @@ impl Asked {
             kubelet,
             certificates,
             api_service,
+            network_policy,
         } = spec.clone();
         let certificates = certificates.unwrap_or_default();
         Self {
-            metrics_api: spec::metrics_api(metrics_api.unwrap_or_default(), observed, environment, problems),
+            metrics_api: spec::metrics_api(
+                metrics_api.unwrap_or_default(),
+                observed,
+                environment,
+                now,
+                problems,
+            ),
             kubelet: spec::kubelet(kubelet.unwrap_or_default(), problems),
             lifetimes: spec::lifetimes(&certificates, problems),
             given_secret: spec::given_secret(&certificates, problems),
             adopt: api_service.and_then(|spec| spec.adopt).unwrap_or_default(),
+            network_policy: network_policy.unwrap_or_default(),
         }
+    }
+}
+
+fn network_policy(mode: NetworkPolicyMode, host_network: bool, observed: &Observed) -> NetworkPolicyPlan {
+    if mode == NetworkPolicyMode::Disabled || host_network {
+        return NetworkPolicyPlan::Absent;
+    }
+    let egress = EgressPorts {
+        kubelets: observed.nodes.iter().map(|node| node.kubelet_port).collect(),
+        api_servers: observed
+            .api_servers
+            .iter()
+            .map(|(address, _)| address.port())
+            .collect(),
+    };
+    if egress.kubelets.is_empty() || egress.api_servers.is_empty() {
+        NetworkPolicyPlan::Kept
+    } else {
+        NetworkPolicyPlan::Wanted(egress)
     }
 }
 

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Affinity, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration, TopologySpreadConstraint,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use crate::desired;
 use crate::observe::NodeFacts;
 
 /// Taints of this prefix come and go with a node's health, or while it is drained.
@@ -24,6 +28,21 @@ pub(super) fn default_tolerations() -> Vec<Toleration> {
             ..Toleration::default()
         },
     ]
+}
+
+/// Over zones as evenly as can be, replicas of one revision.
+pub(super) fn default_spread() -> Vec<TopologySpreadConstraint> {
+    vec![TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "topology.kubernetes.io/zone".to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(desired::selector()),
+            ..LabelSelector::default()
+        }),
+        match_label_keys: Some(vec!["pod-template-hash".to_owned()]),
+        ..TopologySpreadConstraint::default()
+    }]
 }
 
 /// How many nodes can run a replica, whether or not they are well at the moment.
@@ -120,6 +139,7 @@ mod tests {
                     ..Taint::default()
                 })
                 .collect(),
+            ..NodeFacts::default()
         }
     }
 

@@ -2,39 +2,81 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// Most nodes of a step, with what a replica reserves there. A quarter of what metrics-server asks for: 1m and 2Mi a
 /// node beyond the first hundred, from 100m and 200Mi.
-const STEPS: [(usize, &str, &str); 5] = [
+const STEPS: [(usize, &str, &str); 6] = [
     (100, "25m", "48Mi"),
     (500, "125m", "256Mi"),
     (1_000, "250m", "512Mi"),
+    (2_000, "500m", "1024Mi"),
     (5_000, "1250m", "2560Mi"),
     (usize::MAX, "2500m", "5120Mi"),
 ];
 
-/// What a replica reserves for this many nodes. A step down waits until a fifth of the lower step is free, so that a
-/// cluster that breathes around a step's edge does not restart metrics-api with each breath.
-pub(super) fn requests(nodes: usize, current: Option<&Deployment>) -> ResourceRequirements {
-    let index = STEPS
-        .iter()
-        .position(|(most, ..)| nodes <= *most)
-        .unwrap_or(STEPS.len() - 1);
-    let kept = current
-        .and_then(current_step)
-        .filter(|current| *current == index + 1)
-        .filter(|_| STEPS.get(index).is_some_and(|(most, ..)| nodes > most - most / 5));
-    let (_, cpu, memory) = STEPS.get(kept.unwrap_or(index)).copied().unwrap_or(STEPS[0]);
-    ResourceRequirements {
-        requests: Some(BTreeMap::from([
-            ("cpu".to_owned(), Quantity(cpu.to_owned())),
-            ("memory".to_owned(), Quantity(memory.to_owned())),
-        ])),
-        ..ResourceRequirements::default()
+/// Annotation of the Deployment: since when fewer nodes than it is sized for would do with a smaller step.
+pub(crate) const SMALLER_SINCE: &str = "metricsstack.dev/smaller-since";
+/// How long that must last.
+const PATIENCE: SignedDuration = SignedDuration::from_hours(24);
+
+/// What a replica reserves.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Sizing {
+    pub(super) requests: ResourceRequirements,
+    /// See [`SMALLER_SINCE`].
+    pub(super) smaller_since: Option<Timestamp>,
+}
+
+/// What a replica reserves for this many nodes. A step up is taken at once, one down when there have been at most 70 % of
+/// its nodes for a day, so that a cluster that breathes around a step's edge does not restart metrics-api with each
+/// breath.
+pub(super) fn sizing(nodes: usize, current: Option<&Deployment>, now: Timestamp) -> Sizing {
+    let step_for = |nodes: usize| {
+        STEPS
+            .iter()
+            .position(|(most, ..)| nodes <= *most)
+            .unwrap_or(STEPS.len() - 1)
+    };
+    let wanted = step_for(nodes);
+    // With room to grow by three sevenths.
+    let roomy = step_for(nodes.saturating_mul(10).div_ceil(7));
+    let (step, smaller_since) = match current.and_then(current_step) {
+        Some(current_step) if roomy < current_step => {
+            let since = current.and_then(smaller_since).unwrap_or(now);
+            if now.duration_since(since) >= PATIENCE {
+                (roomy, None)
+            } else {
+                (current_step, Some(since))
+            }
+        }
+        Some(current_step) => (wanted.max(current_step), None),
+        None => (wanted, None),
+    };
+    let (_, cpu, memory) = STEPS.get(step).copied().unwrap_or(STEPS[0]);
+    Sizing {
+        requests: ResourceRequirements {
+            requests: Some(BTreeMap::from([
+                ("cpu".to_owned(), Quantity(cpu.to_owned())),
+                ("memory".to_owned(), Quantity(memory.to_owned())),
+            ])),
+            ..ResourceRequirements::default()
+        },
+        smaller_since,
     }
+}
+
+fn smaller_since(deployment: &Deployment) -> Option<Timestamp> {
+    deployment
+        .metadata
+        .annotations
+        .as_ref()?
+        .get(SMALLER_SINCE)?
+        .parse()
+        .ok()
 }
 
 fn current_step(deployment: &Deployment) -> Option<usize> {
@@ -50,29 +92,75 @@ fn current_step(deployment: &Deployment) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn cpu(nodes: usize, current: Option<&str>) -> String {
+    const START: &str = "2026-11-24T00:00:00Z";
+
+    fn at(hour: i64) -> Timestamp {
+        START.parse::<Timestamp>().unwrap() + SignedDuration::from_hours(hour)
+    }
+
+    /// CPU at an hour after a Deployment with that CPU and perhaps the annotation; and whether the annotation is there
+    /// then.
+    fn sized(
+        nodes: usize,
+        current: Option<&str>,
+        since: Option<i64>,
+        hour: i64,
+    ) -> (String, Option<Timestamp>) {
         let deployment = current.map(|cpu| {
             let memory = STEPS.iter().find(|(_, step, _)| *step == cpu).unwrap().2;
+            let annotations = match since {
+                Some(hour) => serde_json::json!({SMALLER_SINCE: at(hour)}),
+                None => serde_json::json!({}),
+            };
             serde_json::from_value(serde_json::json!({
+                "metadata": {"annotations": annotations},
                 "spec": {"selector": {}, "template": {"spec": {"containers": [
                     {"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}},
                 ]}}},
             }))
             .unwrap()
         });
-        requests(nodes, deployment.as_ref()).requests.unwrap()["cpu"]
-            .0
-            .clone()
+        let sizing = sizing(nodes, deployment.as_ref(), at(hour));
+        let cpu = sizing.requests.requests.unwrap()["cpu"].0.clone();
+        (cpu, sizing.smaller_since)
     }
 
     #[test]
-    fn a_step_up_is_taken_at_once_and_a_step_down_late() {
-        assert_eq!(cpu(0, None), "25m");
-        assert_eq!(cpu(100, None), "25m");
-        assert_eq!(cpu(101, Some("25m")), "125m");
-        assert_eq!(cpu(81, Some("125m")), "125m");
-        assert_eq!(cpu(80, Some("125m")), "25m");
-        assert_eq!(cpu(90, Some("250m")), "25m", "two steps are no breath");
-        assert_eq!(cpu(100_000, None), "2500m");
+    fn a_step_up_is_taken_at_once() {
+        for (nodes, cpu) in [
+            (0, "25m"),
+            (100, "25m"),
+            (101, "125m"),
+            (1_001, "500m"),
+            (100_000, "2500m"),
+        ] {
+            assert_eq!(sized(nodes, None, None, 0), (cpu.to_owned(), None));
+            assert_eq!(sized(nodes, Some("25m"), None, 0), (cpu.to_owned(), None));
+        }
+    }
+
+    #[test]
+    fn a_step_down_is_taken_after_a_day_below_seven_tenths() {
+        let (kept, smaller) = ("125m".to_owned(), "25m".to_owned());
+        assert_eq!(sized(71, Some("125m"), None, 0), (kept.clone(), None));
+        assert_eq!(sized(70, Some("125m"), None, 0), (kept.clone(), Some(at(0))));
+        assert_eq!(sized(70, Some("125m"), Some(0), 23), (kept.clone(), Some(at(0))));
+        assert_eq!(
+            sized(71, Some("125m"), Some(0), 23),
+            (kept, None),
+            "from the start"
+        );
+        assert_eq!(sized(70, Some("125m"), Some(0), 24), (smaller.clone(), None));
+        assert_eq!(
+            sized(70, Some("1250m"), Some(0), 24),
+            (smaller, None),
+            "several at once"
+        );
+        let garbage = sized(3, Some("500m"), Some(100), 24);
+        assert_eq!(
+            garbage,
+            ("500m".to_owned(), Some(at(100))),
+            "a clock that was ahead"
+        );
     }
 }

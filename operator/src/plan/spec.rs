@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use contract::names;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -19,6 +21,8 @@ use crate::cluster;
 use crate::observe::Observed;
 
 const DEFAULT_REPLICAS: i32 = 2;
+/// Default port in the network of a node, where 10250 is the kubelet's.
+const HOST_PORT: u16 = 4443;
 const DEFAULT_RESOLUTION: Duration = Duration::from_secs(15);
 const DEFAULT_PRIORITY_CLASS: &str = "system-cluster-critical";
 const DEFAULT_CA_VALIDITY: Duration = Duration::from_hours(87_600);
@@ -35,6 +39,7 @@ pub(super) fn metrics_api(
     spec: MetricsApiSpec,
     observed: &Observed,
     environment: &Environment,
+    now: Timestamp,
     problems: &mut Vec<Problem>,
 ) -> MetricsApiPlan {
     let MetricsApiSpec {
@@ -47,6 +52,9 @@ pub(super) fn metrics_api(
         node_selector,
         tolerations,
         affinity,
+        topology_spread_constraints,
+        host_network,
+        port,
         priority_class_name,
         log_level,
         log_format,
@@ -73,6 +81,14 @@ pub(super) fn metrics_api(
         "a duration from 10s to 5m, such as \"15s\"",
         problems,
     );
+    let host_network = host_network.unwrap_or(false);
+    let port = self::port(port, host_network, problems);
+    let (resources, smaller_since) = if let Some(resources) = resources {
+        (given_resources(resources), None)
+    } else {
+        let sizing = sizing::sizing(observed.nodes.len(), observed.deployment.as_ref(), now);
+        (sizing.requests, sizing.smaller_since)
+    };
     MetricsApiPlan {
         image: image.unwrap_or_else(|| environment.image.clone()),
         image_pull_policy: image_pull_policy.unwrap_or(environment.image_pull_policy),
@@ -81,17 +97,39 @@ pub(super) fn metrics_api(
             |secrets| secrets.into_iter().map(|secret| secret.name).collect(),
         ),
         replicas,
-        resources: resources.map_or_else(
-            || sizing::requests(observed.nodes.len(), observed.deployment.as_ref()),
-            given_resources,
-        ),
+        resources,
+        smaller_since,
         resolution,
         node_selector,
         tolerations,
         placement,
+        topology_spread: topology_spread_constraints.unwrap_or_else(scheduling::default_spread),
+        host_network,
+        port,
         priority_class_name: priority_class_name.unwrap_or_else(|| DEFAULT_PRIORITY_CLASS.to_owned()),
         log_level: log_level.unwrap_or(LogLevel::Info),
         log_format: log_format.unwrap_or(LogFormat::Text),
+    }
+}
+
+fn port(port: Option<i32>, host_network: bool, problems: &mut Vec<Problem>) -> u16 {
+    let default = if host_network {
+        HOST_PORT
+    } else {
+        names::METRICS_API_PORT
+    };
+    let Some(found) = port else { return default };
+    let taken = host_network && found == i32::from(names::METRICS_API_PORT);
+    match u16::try_from(found) {
+        Ok(port) if port >= 1024 && !taken => port,
+        _ => {
+            problems.push(Problem {
+                field: "spec.metricsApi.port",
+                found: format!("found {found}"),
+                expected: "a port from 1024 to 65535; with hostNetwork not 10250, which is the kubelet's",
+            });
+            default
+        }
     }
 }
 
@@ -116,6 +154,7 @@ fn given_resources(ResourcesSpec { requests, limits }: ResourcesSpec) -> Resourc
 
 pub(super) fn kubelet(spec: KubeletSpec, problems: &mut Vec<Problem>) -> KubeletPlan {
     let KubeletSpec {
+        source,
         address_types,
         node_selector,
         tls,
@@ -130,6 +169,7 @@ pub(super) fn kubelet(spec: KubeletSpec, problems: &mut Vec<Problem>) -> Kubelet
         });
     }
     KubeletPlan {
+        source: source.unwrap_or_default(),
         address_types: address_types.unwrap_or_else(|| DEFAULT_ADDRESS_TYPES.to_vec()),
         node_selector: selector("spec.kubelet.nodeSelector", node_selector, problems),
         tls_mode: mode.unwrap_or(TlsMode::Auto),

@@ -20,7 +20,7 @@ fn nodes(count: usize) -> Observed {
     let node = |index| NodeFacts {
         name: format!("node-{index}"),
         labels: [("kubernetes.io/os".to_owned(), "linux".to_owned())].into(),
-        taints: Vec::new(),
+        ..NodeFacts::default()
     };
     Observed {
         nodes: (0..count).map(node).collect(),
@@ -90,6 +90,54 @@ fn windows_nodes_do_not_count() {
         .labels
         .insert("kubernetes.io/os".to_owned(), "windows".to_owned());
     assert_eq!(planned(&json!({}), &observed).unwrap().metrics_api.replicas, 1);
+}
+
+#[test]
+fn in_the_network_of_a_node_another_port_is_the_default_and_the_kubelets_is_refused() {
+    let planned_port = |spec: Value| {
+        let plan = planned(&json!({"metricsApi": spec}), &nodes(2));
+        plan.map(|plan| (plan.metrics_api.port, plan.metrics_api.host_network))
+            .map_err(|refusal| refusal.to_string())
+    };
+    assert_eq!(planned_port(json!({})), Ok((10250, false)));
+    assert_eq!(planned_port(json!({"hostNetwork": true})), Ok((4443, true)));
+    assert_eq!(
+        planned_port(json!({"hostNetwork": true, "port": 9443})),
+        Ok((9443, true))
+    );
+    for spec in [
+        json!({"hostNetwork": true, "port": 10250}),
+        json!({"port": 443}),
+        json!({"port": 70_000}),
+    ] {
+        let refusal = planned_port(spec).unwrap_err();
+        assert!(refusal.starts_with("spec.metricsApi.port: found "), "{refusal}");
+    }
+}
+
+#[test]
+fn a_network_policy_names_the_ports_that_are_seen_and_stays_while_none_are() {
+    let mut observed = nodes(3);
+    observed.nodes[0].kubelet_port = 10250;
+    observed.nodes[1].kubelet_port = 10251;
+    observed.nodes[2].kubelet_port = 10250;
+    let policy = |spec: &Value, observed: &Observed| planned(spec, observed).unwrap().network_policy;
+    let enabled = json!({"networkPolicy": "Enabled"});
+    assert_eq!(policy(&enabled, &observed), NetworkPolicyPlan::Kept);
+    observed.api_servers = vec![
+        ("10.0.0.2:6443".parse().unwrap(), None),
+        ("10.0.0.1:6443".parse().unwrap(), None),
+    ];
+    assert_eq!(
+        policy(&enabled, &observed),
+        NetworkPolicyPlan::Wanted(EgressPorts {
+            kubelets: [10250, 10251].into(),
+            api_servers: [6443].into(),
+        })
+    );
+    assert_eq!(policy(&json!({}), &observed), NetworkPolicyPlan::Absent);
+    let host = json!({"networkPolicy": "Enabled", "metricsApi": {"hostNetwork": true}});
+    assert_eq!(policy(&host, &observed), NetworkPolicyPlan::Absent);
 }
 
 #[test]
@@ -199,8 +247,10 @@ fn under_a_refused_spec_certificates_are_renewed_even_where_no_good_one_is_known
     assert_eq!(
         untouched,
         [
+            "NetworkPolicy monitoring/metrics-api",
             "Role monitoring/metrics-api",
             "ConfigMap monitoring/metrics-api-kubelet-ca",
+            "PodDisruptionBudget monitoring/metrics-api",
             "Deployment monitoring/metrics-api"
         ]
     );

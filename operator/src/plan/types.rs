@@ -5,9 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
+use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration, TopologySpreadConstraint};
 
-use crate::api::{AddressType, ImagePullPolicy, LogFormat, LogLevel, TlsMode};
+use crate::api::{AddressType, ImagePullPolicy, KubeletSource, LogFormat, LogLevel, TlsMode};
 use crate::certificates::Certificates;
 
 /// What shall be.
@@ -31,6 +31,8 @@ pub struct Plan {
     pub adopts: BTreeSet<String>,
     /// What adopted `APIServices` were before, by name.
     pub former: BTreeMap<String, String>,
+    /// What metrics-api's Pods may reach.
+    pub network_policy: NetworkPolicyPlan,
     /// What is wrong with the spec. The rest of the plan is then that of the last good one, as far as it is known.
     pub problems: Vec<Problem>,
     /// Whether what follows from spec and nodes (the Deployment and what its flags rest on) is left as it is, because
@@ -53,6 +55,8 @@ pub struct MetricsApiPlan {
     pub replicas: i32,
     /// CPU and memory.
     pub resources: ResourceRequirements,
+    /// Since when less would do.
+    pub smaller_since: Option<Timestamp>,
     /// Time between scrapes of a kubelet.
     pub resolution: Duration,
     /// Labels of nodes, complete.
@@ -61,12 +65,38 @@ pub struct MetricsApiPlan {
     pub tolerations: Vec<Toleration>,
     /// Where replicas go.
     pub placement: Placement,
+    /// How they are spread over zones and the like.
+    pub topology_spread: Vec<TopologySpreadConstraint>,
+    /// Whether the Pods use their node's network.
+    pub host_network: bool,
+    /// Port of the Pods.
+    pub port: u16,
     /// Priority class.
     pub priority_class_name: String,
     /// Log level.
     pub log_level: LogLevel,
     /// Log format.
     pub log_format: LogFormat,
+}
+
+/// See [`Plan::network_policy`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkPolicyPlan {
+    /// Everything: there is none.
+    Absent,
+    /// What the one that exists says, since not enough was seen for another.
+    Kept,
+    /// These ports, and the cluster's DNS.
+    Wanted(EgressPorts),
+}
+
+/// Ports that metrics-api connects to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EgressPorts {
+    /// Of kubelets.
+    pub kubelets: BTreeSet<u16>,
+    /// Of kube-apiservers.
+    pub api_servers: BTreeSet<u16>,
 }
 
 /// Where replicas go.
@@ -87,6 +117,8 @@ pub struct KubeletPlan {
     pub address_types: Vec<AddressType>,
     /// Labels of the nodes to scrape; empty: all.
     pub node_selector: BTreeMap<String, String>,
+    /// Which of their endpoints is read.
+    pub source: KubeletSource,
     /// How certificates are judged.
     pub tls_mode: TlsMode,
     /// Authorities instead of the cluster's, PEM.

@@ -1,0 +1,200 @@
+//! What was seen of the cluster: plain data.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use contract::names;
+use contract::report::NodeReport;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Taint};
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::ResourceExt as _;
+
+use crate::adopt::FormerServer;
+use crate::certificates::{BUNDLE, Usage};
+use crate::contest::Contest;
+use crate::desired::PORT_NAME;
+use crate::registration;
+use crate::rotation::Served;
+
+/// Everything seen. Plain data: nothing here asks the cluster again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// The operator's namespace.
+    pub namespace: String,
+    /// Every Node, with what scheduling needs. Those of an earlier look where they cannot be read now.
+    pub nodes: Vec<NodeFacts>,
+    /// The Secret with the certificate authority.
+    pub ca_secret: Option<Secret>,
+    /// The Secret with the serving certificate.
+    pub serving_secret: Option<Secret>,
+    /// Somebody else's Secret that the stack takes it from: what is there under that name, or why it cannot be read.
+    pub given_secret: Option<Result<Option<Secret>, String>>,
+    /// metrics-api's Deployment.
+    pub deployment: Option<Deployment>,
+    /// The Pods of that Deployment.
+    pub pods: Vec<Pod>,
+    /// Ready addresses behind the Service.
+    pub ready_endpoints: usize,
+    /// The `APIServices` of the group's versions that exist, whoever they belong to.
+    pub api_services: Vec<APIService>,
+    /// What kube-apiserver publishes for extension API servers.
+    pub authentication: Option<ConfigMap>,
+    /// What each ready replica says about the nodes.
+    pub replicas: Vec<Replica>,
+    /// The certificate that each running replica serves.
+    pub served: Vec<Served>,
+    /// Who knows and uses the certificates.
+    pub usage: Usage,
+    /// Each kube-apiserver by its address, and the result of a list through its aggregator; `None` for one that cannot
+    /// be reached singly.
+    pub api_servers: Vec<(SocketAddr, Option<Read>)>,
+    /// Result of a list through the aggregators.
+    pub read: Read,
+    /// Objects with a name of ours but without our label. They were not touched.
+    pub conflicts: Vec<Conflict>,
+    /// Objects of ours that somebody else keeps changing.
+    pub contests: Vec<Contest>,
+    /// Servers that adopted `APIServices` pointed at before, and that still run.
+    pub former_servers: Vec<FormerServer>,
+    /// What could not be applied and why, in one line.
+    pub apply_error: Option<String>,
+    /// What could not be read and why, in one line each. It is empty above, which does not mean that there is none.
+    pub unseen: BTreeMap<Part, String>,
+}
+
+impl Observed {
+    /// Whether this `APIService` is ours.
+    #[must_use]
+    pub fn owns(&self, service: &APIService) -> bool {
+        registration::is_ours(service, &self.namespace)
+    }
+
+    /// The authorities that replicas' certificates may be from, PEM.
+    #[must_use]
+    pub fn bundle(&self) -> Option<&[u8]> {
+        [
+            // The operator's own authority may be there still, while somebody else's has taken over.
+            (&self.serving_secret, BUNDLE),
+            (&self.ca_secret, BUNDLE),
+            (&self.ca_secret, names::TLS_CERTIFICATE),
+        ]
+        .into_iter()
+        .find_map(|(secret, key)| Some(secret.as_ref()?.data.as_ref()?.get(key)?.0.as_slice()))
+    }
+
+    /// Whether this part could be read.
+    #[must_use]
+    pub fn sees(&self, part: Part) -> bool {
+        !self.unseen.contains_key(&part)
+    }
+}
+
+/// What the operator can do without seeing: certificates and the registration are kept all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The Nodes.
+    Nodes,
+    /// metrics-api's Deployment.
+    Deployment,
+    /// Its Pods.
+    Pods,
+    /// Its Service's endpoints.
+    Endpoints,
+    /// What kube-apiserver publishes for extension API servers.
+    FrontProxy,
+}
+
+impl Part {
+    /// In words.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Nodes => "the Nodes",
+            Self::Deployment => "metrics-api's Deployment",
+            Self::Pods => "metrics-api's Pods",
+            Self::Endpoints => "metrics-api's EndpointSlices",
+            Self::FrontProxy => "ConfigMap kube-system/extension-apiserver-authentication",
+        }
+    }
+}
+
+/// What scheduling needs to know of a Node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its taints.
+    pub taints: Vec<Taint>,
+    /// Port of its kubelet.
+    pub kubelet_port: u16,
+}
+
+/// Where a kubelet listens that does not say.
+const KUBELET_PORT: u16 = 10250;
+
+impl From<&Node> for NodeFacts {
+    fn from(node: &Node) -> Self {
+        Self {
+            name: node.name_any(),
+            labels: node.labels().clone(),
+            taints: node
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.taints.clone())
+                .unwrap_or_default(),
+            kubelet_port: kubelet_port(node).unwrap_or(KUBELET_PORT),
+        }
+    }
+}
+
+fn kubelet_port(node: &Node) -> Option<u16> {
+    let endpoints = node.status.as_ref()?.daemon_endpoints.as_ref()?;
+    let port = endpoints.kubelet_endpoint.as_ref()?.port;
+    u16::try_from(port).ok().filter(|port| *port > 0)
+}
+
+/// The port that a Pod of metrics-api serves at.
+pub(crate) fn serving_port(pod: &Pod) -> u16 {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports
+        .find(|port| port.name.as_deref() == Some(PORT_NAME))
+        .and_then(|port| u16::try_from(port.container_port).ok())
+        .unwrap_or(names::METRICS_API_PORT)
+}
+
+/// One replica of metrics-api.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replica {
+    /// Name of its Pod.
+    pub pod: String,
+    /// Its node report, or why there is none, in one line.
+    pub report: Result<NodeReport, String>,
+}
+
+/// Result of a list through the aggregator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Read {
+    /// None was made: the `APIServices` are not there yet.
+    #[default]
+    NotTried,
+    /// Every version answered.
+    Succeeded,
+    /// A version did not.
+    Failed {
+        /// That version.
+        version: String,
+        /// Why, in one line.
+        reason: String,
+    },
+}
+
+/// An object with a name of ours that belongs to somebody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Kind, namespace and name: `Service metricsstack-system/metrics-api`.
+    pub object: String,
+}
