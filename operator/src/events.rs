@@ -50,6 +50,14 @@ impl Publisher {
         }
     }
 
+    /// Publishes which requests of kubelets for certificates were denied, and why.
+    pub async fn denied(&self, stack: &MetricsStack, requests: &[String]) {
+        for request in requests {
+            let event = event(EventType::Warning, "KubeletCertificateDenied", request);
+            self.write(&event, &stack.object_ref(&())).await;
+        }
+    }
+
     /// Publishes why a stack that is being deleted is still there: its status tells of what was asked for before.
     pub async fn still_there(&self, stack: &MetricsStack, why: &str) {
         let event = event(

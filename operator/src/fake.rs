@@ -29,8 +29,9 @@ struct State {
     version: u64,
 }
 
-const COLLECTIONS: [&str; 18] = [
+const COLLECTIONS: [&str; 19] = [
     "apiservices",
+    "certificatesigningrequests",
     "clusterrolebindings",
     "clusterroles",
     "configmaps",
@@ -212,6 +213,7 @@ impl State {
                                         .is_some_and(|labels| labels[key] == value)
                                 },
                             ),
+                            "fieldSelector" if value.starts_with("spec.signerName=") => true,
                             "fieldSelector" => value
                                 .strip_prefix("metadata.name=")
                                 .is_some_and(|name| object.pointer("/metadata/name").unwrap() == name),

@@ -23,6 +23,7 @@ pub mod finalize;
 mod fixtures;
 mod home;
 mod kinds;
+mod kubelet_certificates;
 mod lease;
 pub mod metrics;
 pub mod observe;

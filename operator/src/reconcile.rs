@@ -1,28 +1,28 @@
 //! One turn: observe, plan, desired, apply, verify, diagnose, status.
 
+mod tell;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use contract::names;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use serde_json::json;
 use tokio::time::Instant;
 
 use crate::api::{MetricsStack, MetricsStackSpec, MetricsStackStatus};
 use crate::api_servers::{ApiServer, ApiServers};
 use crate::apply::{Applied, Applier};
 use crate::desired::{self, Objects};
-use crate::diagnose::{self, Finding};
+use crate::diagnose;
 use crate::events::Publisher;
 use crate::finalize::{self, Extent, FinalizeError};
 use crate::metrics::Metrics;
 use crate::observe::{ObserveError, Observed, Observer, Read};
 use crate::plan::{self, Environment, Plan, Refusal, Registration};
 use crate::rotation::Rotation;
-use crate::{adopt, cluster, reports, restart, status, verify};
+use crate::{adopt, cluster, kubelet_certificates, reports, restart, status, verify};
 
 /// Time between turns when all is well: metrics are read, kubelets looked at, and objects compared that often.
 const QUIET: Duration = Duration::from_secs(30);
@@ -36,6 +36,8 @@ const TRIES: u32 = 2;
 pub(crate) const BURST: Duration = Duration::from_millis(200);
 /// The same while somebody else keeps changing an object of ours.
 const CONTESTED: Duration = Duration::from_secs(5);
+/// How soon is looked again at kubelets' requests that cannot be decided yet: a Node's addresses may come late.
+const UNDECIDED: Duration = Duration::from_secs(5);
 /// Pause between reads.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -217,8 +219,10 @@ impl Reconciler {
             Err(_) => Applied::default(),
         };
         self.metrics.writes.inc_by(applied.writes);
-        if outcome.is_ok() {
+        let mut undecided = 0;
+        if let Ok(plan) = &outcome {
             self.restart(&observed).await;
+            undecided = self.approve(stack, plan).await;
         }
         let told = self.rotation.deliver(&self.client, &observed).await;
         self.metrics.writes.inc_by(told);
@@ -258,28 +262,9 @@ impl Reconciler {
             Timestamp::now(),
         );
         self.tell(stack, &status, &diagnosis.findings).await?;
-        Ok((status, outcome.ok().map(|plan| plan.next_check)))
-    }
-
-    /// Writes the status and publishes what is new in it, if anything is.
-    async fn tell(
-        &self,
-        stack: &MetricsStack,
-        status: &MetricsStackStatus,
-        findings: &[Finding],
-    ) -> Result<(), ReconcileError> {
-        self.metrics.show(status);
-        if stack.status.as_ref() != Some(status) {
-            self.write(status).await?;
-            self.publisher.publish(stack, status, findings).await;
-        }
-        Ok(())
-    }
-
-    async fn tell_blind(&self, stack: &MetricsStack, error: &ObserveError) -> Result<(), ReconcileError> {
-        let (previous, generation) = (stack.status.as_ref(), stack.metadata.generation);
-        let (status, finding) = status::blind(previous, generation, error, Timestamp::now());
-        self.tell(stack, &status, &[finding]).await
+        let soon = (undecided > 0).then(|| Timestamp::now().saturating_add(UNDECIDED).unwrap_or(now));
+        let next_check = outcome.ok().map(|plan| plan.next_check);
+        Ok((status, next_check.into_iter().chain(soon).min()))
     }
 
     /// Says what was found in its place.
@@ -306,6 +291,29 @@ impl Reconciler {
                     error = cluster::describe(&error),
                     "failed to start metrics-api again; it is tried again"
                 );
+            }
+        }
+    }
+
+    /// Decides on kubelets' requests for certificates, if the stack says so. Returns how many cannot be decided yet.
+    async fn approve(&self, stack: &MetricsStack, plan: &Plan) -> usize {
+        let Some(prefixes) = &plan.kubelet.approves else {
+            return 0;
+        };
+        match kubelet_certificates::decide(&self.client, prefixes).await {
+            Ok(outcome) => {
+                self.metrics
+                    .writes
+                    .inc_by(outcome.approved + outcome.denied.len() as u64);
+                self.publisher.denied(stack, &outcome.denied).await;
+                outcome.waiting
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = cluster::describe(&error),
+                    "failed to decide on kubelets' requests for certificates; it is tried again"
+                );
+                0
             }
         }
     }
@@ -339,26 +347,6 @@ impl Reconciler {
                 return (read, each);
             }
             tokio::time::sleep(PAUSE).await;
-        }
-    }
-
-    async fn write(&self, status: &MetricsStackStatus) -> Result<(), ReconcileError> {
-        let api: Api<MetricsStack> = Api::all(self.client.clone());
-        let patch = json!({
-            "apiVersion": format!("{}/v1alpha1", names::STACK_GROUP),
-            "kind": "MetricsStack",
-            "metadata": {"name": names::STACK_NAME},
-            "status": status,
-        });
-        let parameters = PatchParams::apply(names::MANAGED_BY).force();
-        match api
-            .patch_status(names::STACK_NAME, &parameters, &Patch::Apply(patch))
-            .await
-        {
-            Ok(_) => Ok(()),
-            // Deleted in between.
-            Err(error) if cluster::is_not_found(&error) => Ok(()),
-            Err(source) => Err(on_stack("write the status of")(source)),
         }
     }
 

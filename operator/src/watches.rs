@@ -7,6 +7,7 @@ use std::sync::Arc;
 use contract::names;
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -25,7 +26,7 @@ use tokio::task::JoinSet;
 
 use crate::api::MetricsStack;
 use crate::cluster::{self, KUBE_SYSTEM};
-use crate::observe;
+use crate::{kubelet_certificates, observe};
 
 /// Starts every watch. They end when the set is dropped.
 #[must_use]
@@ -42,6 +43,8 @@ pub(crate) fn start(client: &Client, namespace: &str, wake: &Arc<Notify>) -> Joi
     let stacks: Api<PartialObjectMeta<MetricsStack>> = Api::all(client.clone());
     let stack = watch(stacks, named(names::STACK_NAME), Arc::clone(wake), Wakes::Asked);
     watches.tasks.spawn(stack);
+    let kubelets = format!("spec.signerName={}", kubelet_certificates::SIGNER);
+    watches.cluster_wide::<CertificateSigningRequest>(watcher::Config::default().fields(&kubelets));
     for name in cluster::api_service_names() {
         // By name: one of somebody else counts too.
         watches.cluster_wide::<APIService>(named(&name));

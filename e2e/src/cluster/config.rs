@@ -19,7 +19,7 @@ pub(crate) fn kubeadm(
 ) -> String {
     let server_tls_bootstrap = match certificates {
         ServingCertificates::SelfSigned => "",
-        ServingCertificates::Csr => "serverTLSBootstrap: true\n",
+        ServingCertificates::Csr | ServingCertificates::CsrPending => "serverTLSBootstrap: true\n",
     };
     format!(
         "apiVersion: kubeadm.k8s.io/v1beta4

@@ -30,6 +30,8 @@ pub enum ServingCertificates {
     SelfSigned,
     /// `serverTLSBootstrap: true`, and the harness approves the requests as an administrator would.
     Csr,
+    /// `serverTLSBootstrap: true`, and nobody approves the requests.
+    CsrPending,
 }
 
 /// What a cluster is asked to be.
@@ -68,6 +70,7 @@ impl Display for ClusterSpec {
         let certificates = match self.kubelet_serving_certificates {
             ServingCertificates::SelfSigned => "self-signed",
             ServingCertificates::Csr => "csr",
+            ServingCertificates::CsrPending => "no",
         };
         write!(
             formatter,

@@ -19,6 +19,7 @@ mod stack;
 mod wait;
 
 mod aggregated_api;
+mod approval;
 mod autoscaling;
 mod bad_flags;
 mod bad_spec;
@@ -109,6 +110,8 @@ pub(crate) enum ClusterKind {
     Default,
     /// One node whose kubelet gets its serving certificate from the cluster's CA.
     Csr,
+    /// One node whose kubelet waits for its serving certificate.
+    Bootstrap,
 }
 
 impl ClusterKind {
@@ -117,6 +120,7 @@ impl ClusterKind {
         match self {
             Self::Default => "test",
             Self::Csr => "test-csr",
+            Self::Bootstrap => "test-bootstrap",
         }
     }
 
@@ -124,9 +128,12 @@ impl ClusterKind {
     pub(crate) fn spec(self) -> ClusterSpec {
         match self {
             Self::Default => ClusterSpec::new(self.name()),
-            Self::Csr => ClusterSpec {
+            Self::Csr | Self::Bootstrap => ClusterSpec {
                 nodes: 1,
-                kubelet_serving_certificates: ServingCertificates::Csr,
+                kubelet_serving_certificates: match self {
+                    Self::Bootstrap => ServingCertificates::CsrPending,
+                    Self::Default | Self::Csr => ServingCertificates::Csr,
+                },
                 ..ClusterSpec::new(self.name())
             },
         }
@@ -191,6 +198,8 @@ scenarios! {
     Aggregation Csr "aggregated-api" 5 aggregated_api::works_with_kubectl;
     Aggregation Csr "adopt" 6 adopt::there_and_back;
     Aggregation Csr "drop-in" 9 drop_in::by_image_only;
+
+    Aggregation Bootstrap "approval" 4 approval::of_kubelets_only;
 
     Measurements Default "lost-replicas-by-protocol" 29 lost_replicas::are_measured;
     Measurements Default "certificate-rotations" 40 certificate_rotation::is_measured;

@@ -35,6 +35,16 @@ pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Addresses with a length of prefix. CEL's `cidr()` would cost more than it tells: the operator names what is wrong.
+pub(super) fn address_prefixes(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 32,
+        "items": {"type": "string", "maxLength": 64, "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$"},
+        "x-kubernetes-list-type": "set",
+    })
+}
+
 /// Names of Secrets.
 pub(super) fn image_pull_secrets(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -57,6 +57,8 @@ pub(super) fn everything() -> Value {
         "networkPolicy": "Enabled",
         "kubelet": {
             "source": "Summary",
+            "approveServingCertificates": true,
+            "servingCertificateAddressPrefixes": ["10.0.0.0/8"],
             "addressTypes": ["Hostname", "InternalIP"],
             "nodeSelector": {"scrape": "on", "pool": "a"},
             "tls": {"mode": "Verify", "caBundle": {"inline": bundle}},

@@ -16,8 +16,8 @@ use kube::ResourceExt as _;
 
 pub(crate) use types::in_words;
 pub use types::{
-    EgressPorts, ForeignApiService, KubeletPlan, MetricsApiPlan, NetworkPolicyPlan, Placement, Plan, Problem,
-    Refusal, Registration,
+    AddressPrefixes, EgressPorts, ForeignApiService, KubeletPlan, MetricsApiPlan, NetworkPolicyPlan,
+    Placement, Plan, Problem, Refusal, Registration,
 };
 
 use crate::adopt;

@@ -10,7 +10,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{
-    Environment, KubeletPlan, MetricsApiPlan, Placement, Problem, ca_bundle, labels, scheduling, sizing,
+    AddressPrefixes, Environment, KubeletPlan, MetricsApiPlan, Placement, Problem, ca_bundle, labels,
+    scheduling, sizing,
 };
 use crate::api::{
     AddressType, CertificateIssuer, CertificatesSpec, KubeletSpec, KubeletTlsSpec, LogFormat, LogLevel,
@@ -158,7 +159,10 @@ pub(super) fn kubelet(spec: KubeletSpec, problems: &mut Vec<Problem>) -> Kubelet
         address_types,
         node_selector,
         tls,
+        approve_serving_certificates,
+        serving_certificate_address_prefixes,
     } = spec;
+    let prefixes = address_prefixes(serving_certificate_address_prefixes.unwrap_or_default(), problems);
     let KubeletTlsSpec { mode, ca_bundle } = tls.unwrap_or_default();
     let ca_bundle = ca_bundle.map(|bundle| bundle.inline);
     if let Some(found) = ca_bundle.as_deref().and_then(ca_bundle::fault) {
@@ -174,7 +178,23 @@ pub(super) fn kubelet(spec: KubeletSpec, problems: &mut Vec<Problem>) -> Kubelet
         node_selector: selector("spec.kubelet.nodeSelector", node_selector, problems),
         tls_mode: mode.unwrap_or(TlsMode::Auto),
         ca_bundle,
+        approves: approve_serving_certificates.unwrap_or(false).then_some(prefixes),
     }
+}
+
+fn address_prefixes(given: Vec<String>, problems: &mut Vec<Problem>) -> AddressPrefixes {
+    let mut prefixes = Vec::new();
+    for text in given {
+        match text.parse() {
+            Ok(prefix) => prefixes.push(prefix),
+            Err(_) => problems.push(Problem {
+                field: "spec.kubelet.servingCertificateAddressPrefixes",
+                found: format!("found {text:?}"),
+                expected: "addresses with a length of prefix, such as \"10.0.0.0/8\" or \"fd00::/64\"",
+            }),
+        }
+    }
+    AddressPrefixes(prefixes)
 }
 
 fn selector(

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration, TopologySpreadConstraint};
 
@@ -110,6 +112,18 @@ pub enum Placement {
     PreferApart,
 }
 
+/// Where addresses in certificates must be; none given: anywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressPrefixes(pub Vec<IpNet>);
+
+impl AddressPrefixes {
+    /// Whether this address is in one of them.
+    #[must_use]
+    pub fn allow(&self, address: IpAddr) -> bool {
+        self.0.is_empty() || self.0.iter().any(|prefix| prefix.contains(&address))
+    }
+}
+
 /// See [`Plan::kubelet`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubeletPlan {
@@ -123,6 +137,8 @@ pub struct KubeletPlan {
     pub tls_mode: TlsMode,
     /// Authorities instead of the cluster's, PEM.
     pub ca_bundle: Option<String>,
+    /// Where addresses must be in kubelets' requests for certificates; `None` if those are not decided on.
+    pub approves: Option<AddressPrefixes>,
 }
 
 /// Whether the `APIServices` are due.

@@ -1,0 +1,60 @@
+//! What a turn tells: the status, and the events of what is new in it.
+
+use contract::names;
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::{ReconcileError, Reconciler, on_stack};
+use crate::api::{MetricsStack, MetricsStackStatus};
+use crate::diagnose::Finding;
+use crate::observe::ObserveError;
+use crate::{cluster, status};
+
+impl Reconciler {
+    /// Writes the status and publishes what is new in it, if anything is.
+    pub(super) async fn tell(
+        &self,
+        stack: &MetricsStack,
+        status: &MetricsStackStatus,
+        findings: &[Finding],
+    ) -> Result<(), ReconcileError> {
+        self.metrics.show(status);
+        if stack.status.as_ref() != Some(status) {
+            self.write(status).await?;
+            self.publisher.publish(stack, status, findings).await;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn tell_blind(
+        &self,
+        stack: &MetricsStack,
+        error: &ObserveError,
+    ) -> Result<(), ReconcileError> {
+        let (previous, generation) = (stack.status.as_ref(), stack.metadata.generation);
+        let (status, finding) = status::blind(previous, generation, error, Timestamp::now());
+        self.tell(stack, &status, &[finding]).await
+    }
+
+    async fn write(&self, status: &MetricsStackStatus) -> Result<(), ReconcileError> {
+        let api: Api<MetricsStack> = Api::all(self.client.clone());
+        let patch = json!({
+            "apiVersion": format!("{}/v1alpha1", names::STACK_GROUP),
+            "kind": "MetricsStack",
+            "metadata": {"name": names::STACK_NAME},
+            "status": status,
+        });
+        let parameters = PatchParams::apply(names::MANAGED_BY).force();
+        match api
+            .patch_status(names::STACK_NAME, &parameters, &Patch::Apply(patch))
+            .await
+        {
+            Ok(_) => Ok(()),
+            // Deleted in between.
+            Err(error) if cluster::is_not_found(&error) => Ok(()),
+            Err(source) => Err(on_stack("write the status of")(source)),
+        }
+    }
+}
