@@ -262,8 +262,12 @@ impl Reconciler {
             Timestamp::now(),
         );
         self.tell(stack, &status, &diagnosis.findings).await?;
-        let soon = (undecided > 0).then(|| Timestamp::now().saturating_add(UNDECIDED).unwrap_or(now));
-        let next_check = outcome.ok().map(|plan| plan.next_check);
+        let plan = outcome.ok();
+        let look = self.rotation.next_look(plan.map(|plan| &plan.certificates));
+        let undecided = (undecided > 0).then_some(UNDECIDED);
+        let soon = [look, undecided].into_iter().flatten().min();
+        let soon = soon.and_then(|soon| Timestamp::now().saturating_add(soon).ok());
+        let next_check = plan.and_then(|plan| plan.next_check);
         Ok((status, next_check.into_iter().chain(soon).min()))
     }
 

@@ -35,6 +35,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const ANNOTATION: &str = "metricsstack.dev/certificate-renewed-at";
 /// Field manager of that annotation.
 const MANAGER: &str = "metricsstack-operator-certificates";
+/// How often is looked how far a rotation is, and for how long.
+const LOOK: Duration = Duration::from_secs(5);
+const EAGER_FOR: Duration = Duration::from_mins(10);
 /// How long kubelet gets after it was told.
 const TOLD: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,8 @@ pub struct Rotation {
     accepted: bool,
     /// When kubelet was told, by Pod.
     told: BTreeMap<String, Instant>,
+    /// Since when one authority is taking over from another.
+    begun: Option<Instant>,
 }
 
 impl Rotation {
@@ -60,7 +65,19 @@ impl Rotation {
             observations: Observations::default(),
             accepted: false,
             told: BTreeMap::new(),
+            begun: None,
         }
+    }
+
+    /// How soon is looked again at a rotation that is under way. One that does not come to its end is no reason to hurry
+    /// for ever.
+    pub fn next_look(&mut self, certificates: Option<&Certificates>) -> Option<Duration> {
+        if !certificates?.rotates() {
+            self.begun = None;
+            return None;
+        }
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        (begun.elapsed() < EAGER_FOR).then_some(LOOK)
     }
 
     /// Who knows and uses the certificates, as far as has been seen. `published` are the authorities that

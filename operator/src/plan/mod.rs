@@ -22,7 +22,7 @@ pub use types::{
 
 use crate::adopt;
 use crate::api::{AdoptPolicy, ImagePullPolicy, MetricsStack, MetricsStackSpec, NetworkPolicyMode};
-use crate::certificates::{self, Certificates, Given, Judgement, KeyPair, Lifetimes, Server, Stored};
+use crate::certificates::{self, Given, Judgement, Lifetimes, Server, Stored};
 use crate::desired;
 use crate::observe::{Observed, Part};
 
@@ -44,9 +44,6 @@ pub struct Environment {
 /// Default of [`Environment::certificate_minimum_age`]. kube-apiservers see a new bundle within a second; this is for one
 /// that could not be asked.
 pub const CERTIFICATE_MINIMUM_AGE: Duration = Duration::from_mins(1);
-/// How often is looked how far a rotation is, and for how long.
-const ROTATION_CHECK: Duration = Duration::from_secs(5);
-const ROTATION_EAGER: Duration = Duration::from_mins(10);
 
 impl Environment {
     /// With an image that anybody may pull.
@@ -117,7 +114,7 @@ pub fn plan(
     Ok(Plan {
         namespace: environment.namespace.clone(),
         kubelet,
-        next_check: next_check(&certificates, now),
+        next_check: certificates.renew_at(),
         certificates,
         given_fault,
         renewed,
@@ -242,20 +239,6 @@ fn given(name: &str, observed: &Observed, server: &Server, now: Timestamp) -> Re
         Some(Err(error)) => Err(of(error)),
         Some(Ok(None)) => Err(of("there is none")),
         Some(Ok(Some(secret))) => certificates::given(secret, server, now).map_err(|fault| of(&fault)),
-    }
-}
-
-/// When is looked again for the certificates' sake at the latest.
-fn next_check(certificates: &Certificates, now: Timestamp) -> Timestamp {
-    let pairs = certificates.ca.iter().chain(&certificates.next);
-    let newest = pairs.chain([&certificates.leaf]).map(KeyPair::made).max();
-    let is_under_way = certificates.rotates()
-        && newest.is_some_and(|made| now.duration_since(made).unsigned_abs() < ROTATION_EAGER);
-    let renewal = certificates.renew_at().unwrap_or(Timestamp::MAX);
-    if is_under_way {
-        now.saturating_add(ROTATION_CHECK).unwrap_or(now).min(renewal)
-    } else {
-        renewal
     }
 }
 

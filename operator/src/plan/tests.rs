@@ -167,7 +167,7 @@ fn go_durations_are_taken() {
         plan.certificates.ca.as_ref().unwrap().not_after(),
         now() + jiff::SignedDuration::from_hours(8760)
     );
-    assert_eq!(plan.next_check, plan.certificates.renew_at().unwrap());
+    assert_eq!(plan.next_check, Some(plan.certificates.leaf.renew_at()));
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub struct Plan {
     /// one of these is not known.
     pub keeps_workload: bool,
     /// When a certificate falls due: the next reconcile at the latest.
-    pub next_check: Timestamp,
+    pub next_check: Option<Timestamp>,
 }
 
 /// See [`Plan::metrics_api`].
