@@ -8,6 +8,7 @@ use kube::{Client, Resource as _};
 use crate::api::{MetricsStack, MetricsStackStatus};
 use crate::cluster;
 use crate::diagnose::{Finding, Severity};
+use crate::kubelet_certificates::Denied;
 
 /// kube-apiserver takes notes of up to a kibibyte.
 const NOTE_LIMIT: usize = 1024;
@@ -45,15 +46,34 @@ impl Publisher {
     /// Publishes which certificates were made anew or put back, and why.
     pub async fn renewed(&self, stack: &MetricsStack, certificates: &[String]) {
         for certificate in certificates {
-            let event = event(EventType::Normal, "CertificateRenewed", certificate);
+            // Events of one kind become one, whatever they say, unless they are about different objects.
+            let secret = ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Secret".to_owned()),
+                name: certificate.split_once(": ").map(|(name, _)| name.to_owned()),
+                ..ObjectReference::default()
+            };
+            let event = Event {
+                secondary: Some(secret),
+                ..event(EventType::Normal, "CertificateRenewed", certificate)
+            };
             self.write(&event, &stack.object_ref(&())).await;
         }
     }
 
     /// Publishes which requests of kubelets for certificates were denied, and why.
-    pub async fn denied(&self, stack: &MetricsStack, requests: &[String]) {
-        for request in requests {
-            let event = event(EventType::Warning, "KubeletCertificateDenied", request);
+    pub(crate) async fn denied(&self, stack: &MetricsStack, requests: &[Denied]) {
+        for Denied { name, why } in requests {
+            let about = ObjectReference {
+                api_version: Some("certificates.k8s.io/v1".to_owned()),
+                kind: Some("CertificateSigningRequest".to_owned()),
+                name: Some(name.clone()),
+                ..ObjectReference::default()
+            };
+            let event = Event {
+                secondary: Some(about),
+                ..event(EventType::Warning, "KubeletCertificateDenied", why)
+            };
             self.write(&event, &stack.object_ref(&())).await;
         }
     }

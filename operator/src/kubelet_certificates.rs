@@ -27,10 +27,19 @@ const REASON: &str = "MetricsStack";
 pub(crate) struct Outcome {
     /// How many were approved.
     pub(crate) approved: u64,
-    /// Which were denied and why, in one line each.
-    pub(crate) denied: Vec<String>,
+    /// Which were denied.
+    pub(crate) denied: Vec<Denied>,
     /// How many cannot be decided yet.
     pub(crate) waiting: usize,
+}
+
+/// A request that was denied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Denied {
+    /// Its name.
+    pub(crate) name: String,
+    /// Whose it was and what was wrong, in one line.
+    pub(crate) why: String,
 }
 
 /// Decides on each pending request.
@@ -63,9 +72,8 @@ pub(crate) async fn decide(client: &Client, prefixes: &AddressPrefixes) -> Resul
             }
             Verdict::Deny(why) => {
                 if write(client, request, DENIED, &why).await? {
-                    outcome
-                        .denied
-                        .push(format!("CertificateSigningRequest {name} of {user}: {why}"));
+                    let why = format!("CertificateSigningRequest {name} of {user}: {why}");
+                    outcome.denied.push(Denied { name, why });
                 }
             }
         }

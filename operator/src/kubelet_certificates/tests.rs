@@ -246,8 +246,10 @@ async fn only_pending_requests_are_decided_on_and_nobodys_decision_is_overwritte
         panic!("{outcome:?}")
     };
     assert!(
-        denied.starts_with("CertificateSigningRequest csr-forged of system:node:a: it does not name"),
-        "{denied}"
+        denied
+            .why
+            .starts_with("CertificateSigningRequest csr-forged of system:node:a: it does not name"),
+        "{denied:?}"
     );
     let decided = ["csr-forged", "csr-good", "csr-raced"].map(|name| format!("PUT {PATH}/{name}/approval"));
     assert_eq!(fake.writes(), decided);
