@@ -2,6 +2,7 @@
 //! somebody else to say yes.
 
 mod judge;
+mod request;
 
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use k8s_openapi::api::core::v1::Node;

@@ -4,19 +4,18 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
-use rustls::pki_types::CertificateSigningRequestDer;
-use rustls::pki_types::pem::PemObject as _;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::prelude::FromDer as _;
-use x509_parser::x509::X509Name;
 
 use super::SIGNER;
+use super::request::{self, Asked};
 use crate::plan::AddressPrefixes;
 
 /// Users and group of kubelets.
 const USER_PREFIX: &str = "system:node:";
 const GROUP: &str = "system:nodes";
+/// Longest name of a Node.
+const LONGEST_NAME: usize = 253;
+/// Longest reason, in characters.
+const LONGEST: usize = 300;
 /// What such a certificate may be for, one or the other
 /// (<https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers>).
 const USAGES: [&[&str]; 2] = [
@@ -35,10 +34,14 @@ pub(super) enum Verdict {
     Wait(String),
 }
 
-/// The Node that the request is for, by who asks.
+/// The Node that the request is for, by who asks. Only a name that a Node can have (a DNS subdomain): others may mean
+/// something in the path of a call, which is not escaped.
 pub(super) fn node_of(request: &CertificateSigningRequest) -> Option<&str> {
     let name = request.spec.username.as_deref()?.strip_prefix(USER_PREFIX)?;
-    (!name.is_empty()).then_some(name)
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let may_be = name.bytes().all(|byte| is_word(byte) || b"-.".contains(&byte));
+    let ends = [name.bytes().next()?, name.bytes().last()?];
+    (may_be && name.len() <= LONGEST_NAME && ends.into_iter().all(is_word)).then_some(name)
 }
 
 /// Judges a request, given the Node that [`node_of`] names, if it exists.
@@ -47,18 +50,19 @@ pub(super) fn judge(
     node: Option<&Node>,
     prefixes: &AddressPrefixes,
 ) -> Verdict {
-    let names = match asked(request) {
-        Ok(names) => names,
-        Err(why) => return Verdict::Deny(why),
+    let asked = match asked(request) {
+        Ok(asked) => asked,
+        Err(why) => return Verdict::Deny(line(&why)),
     };
-    for address in &names.addresses {
+    for address in &asked.addresses {
         if !prefixes.allow(*address) {
             return Verdict::Deny(format!(
                 "{address} is in none of spec.kubelet.servingCertificateAddressPrefixes"
             ));
         }
     }
-    let Some(node) = node else {
+    // Whatever was read for the name, it must be of that name.
+    let Some(node) = node.filter(|node| node.metadata.name.as_deref() == node_of(request)) else {
         return Verdict::Wait("the Node does not exist yet".to_owned());
     };
     let known: Vec<&str> = node
@@ -69,23 +73,16 @@ pub(super) fn judge(
         .collect();
     let is_dns = |name: &str| known.iter().any(|known| known.eq_ignore_ascii_case(name));
     let is_address = |address: IpAddr| known.iter().any(|known| known.parse() == Ok(address));
-    let missing = names.dns.iter().filter(|name| !is_dns(name)).cloned();
-    let addresses = names.addresses.iter().filter(|address| !is_address(**address));
+    let missing = asked.dns.iter().filter(|name| !is_dns(name)).cloned();
+    let addresses = asked.addresses.iter().filter(|address| !is_address(**address));
     match missing.chain(addresses.map(ToString::to_string)).next() {
-        Some(missing) => Verdict::Wait(format!("{missing} is not among the Node's addresses")),
+        Some(missing) => Verdict::Wait(line(&format!("{missing} is not among the Node's addresses"))),
         None => Verdict::Approve,
     }
 }
 
-/// What the certificate is to be good for.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Names {
-    dns: Vec<String>,
-    addresses: Vec<IpAddr>,
-}
-
 /// What is asked for, if a kubelet may ask for that at all.
-fn asked(request: &CertificateSigningRequest) -> Result<Names, String> {
+fn asked(request: &CertificateSigningRequest) -> Result<Asked, String> {
     let spec = &request.spec;
     if spec.signer_name != SIGNER {
         return Err(format!("the signer is {}, expected {SIGNER}", spec.signer_name));
@@ -105,32 +102,14 @@ fn asked(request: &CertificateSigningRequest) -> Result<Names, String> {
             "the usages are {usages:?}, expected \"digital signature\", \"server auth\" and perhaps \"key encipherment\""
         ));
     }
-    let der = CertificateSigningRequestDer::from_pem_slice(&spec.request.0)
-        .map_err(|_| "spec.request is not a PEM certificate request".to_owned())?;
-    let (rest, parsed) = X509CertificationRequest::from_der(&der)
-        .map_err(|_| "spec.request is not a PKCS#10 certificate request".to_owned())?;
-    if !rest.is_empty() {
-        return Err("spec.request has bytes after the certificate request".to_owned());
-    }
-    let subject = &parsed.certification_request_info.subject;
-    only(subject, "common name", X509Name::iter_common_name, user)?;
-    only(subject, "organization", X509Name::iter_organization, GROUP)?;
-    names(&parsed)
+    let asked = request::read(&spec.request.0)?;
+    only("common name", &asked.common_names, user)?;
+    only("organization", &asked.organizations, GROUP)?;
+    Ok(asked)
 }
 
 /// Whether the subject has one such attribute, and that with this value.
-fn only<'a, I>(
-    subject: &'a X509Name<'a>,
-    kind: &str,
-    attributes: impl FnOnce(&'a X509Name<'a>) -> I,
-    expected: &str,
-) -> Result<(), String>
-where
-    I: Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
-{
-    let found: Vec<&str> = attributes(subject)
-        .map(|attribute| attribute.as_str().unwrap_or_default())
-        .collect();
+fn only(kind: &str, found: &[String], expected: &str) -> Result<(), String> {
     if found == [expected] {
         Ok(())
     } else {
@@ -138,31 +117,14 @@ where
     }
 }
 
-fn names(request: &X509CertificationRequest<'_>) -> Result<Names, String> {
-    let mut names = Names::default();
-    let mut times = 0;
-    for extension in request.requested_extensions().into_iter().flatten() {
-        let ParsedExtension::SubjectAlternativeName(alternatives) = extension else {
-            continue;
-        };
-        times += 1;
-        for name in &alternatives.general_names {
-            match name {
-                GeneralName::DNSName(name) => names.dns.push((*name).to_owned()),
-                GeneralName::IPAddress(bytes) => names
-                    .addresses
-                    .push(address(bytes).ok_or_else(|| format!("an address has {} bytes", bytes.len()))?),
-                other => return Err(format!("it names {other}, expected DNS names and addresses only")),
-            }
-        }
+/// Text that somebody else wrote part of, as one short line: it goes into the log, an event and a condition.
+fn line(text: &str) -> String {
+    let plain = text
+        .chars()
+        .map(|char| if char.is_control() { ' ' } else { char });
+    let mut line: String = plain.take(LONGEST).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        line.push('…');
     }
-    if times != 1 || names == Names::default() {
-        return Err("it does not name a DNS name or address, once".to_owned());
-    }
-    Ok(names)
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+    line
 }

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fake::Fake;
 
+mod two_readings;
+
 const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
 fn dns(name: &str) -> SanType {
