@@ -4,21 +4,25 @@
 mod judge;
 mod request;
 
+use std::collections::HashMap;
+
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
-use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 
-use self::judge::{Verdict, judge, node_of};
+use self::judge::{Verdict, judge, line, node_of};
 use crate::cluster;
 use crate::plan::AddressPrefixes;
 
 /// Who signs them.
 pub(crate) const SIGNER: &str = "kubernetes.io/kubelet-serving";
-/// Requests looked at in one go, and in one turn. Those beyond wait for the next one.
+/// Requests held at a time.
 const PAGE: u32 = 100;
-const MOST: usize = 200;
+/// Decisions in one turn, so that the rest of it gets its turn too. What waits does not count: it may wait for ever, and
+/// whoever has many wait must not keep the others from being looked at.
+const MOST: u64 = 200;
 const APPROVED: &str = "Approved";
 const DENIED: &str = "Denied";
 const REASON: &str = "MetricsStack";
@@ -30,7 +34,7 @@ pub(crate) struct Outcome {
     pub(crate) approved: u64,
     /// Which were denied.
     pub(crate) denied: Vec<Denied>,
-    /// How many cannot be decided yet.
+    /// How many are to be looked at again: what they ask for may come, or a call failed, or enough were decided on.
     pub(crate) waiting: usize,
 }
 
@@ -43,60 +47,125 @@ pub(crate) struct Denied {
     pub(crate) why: String,
 }
 
-/// Decides on each pending request.
+/// Decides on each pending request. One that fails is left for the next turn, and the others are not.
 pub(crate) async fn decide(client: &Client, prefixes: &AddressPrefixes) -> Result<Outcome, kube::Error> {
-    let mut outcome = Outcome::default();
-    for request in pending(client).await? {
-        let node = match node_of(&request) {
-            Some(name) => Api::<Node>::all(client.clone()).get_opt(name).await?,
-            None => None,
-        };
-        let (name, user) = (
-            request.name_any(),
-            request.spec.username.clone().unwrap_or_default(),
-        );
-        match judge(&request, node.as_ref(), prefixes) {
-            Verdict::Wait(why) => {
-                tracing::debug!(request = name, user, why, "a kubelet's certificate has to wait");
-                outcome.waiting += 1;
-            }
-            Verdict::Approve => {
-                let why = "names and addresses are those of the Node";
-                if write(client, request, APPROVED, why).await? {
-                    tracing::info!(
-                        request = name,
-                        user,
-                        "a kubelet's serving certificate is approved"
-                    );
-                    outcome.approved += 1;
-                }
-            }
-            Verdict::Deny(why) => {
-                if write(client, request, DENIED, &why).await? {
-                    let why = format!("CertificateSigningRequest {name} of {user}: {why}");
-                    outcome.denied.push(Denied { name, why });
-                }
-            }
-        }
-    }
-    Ok(outcome)
-}
-
-async fn pending(client: &Client) -> Result<Vec<CertificateSigningRequest>, kube::Error> {
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
-    let mut found = Vec::new();
+    let mut turn = Turn {
+        client,
+        prefixes,
+        nodes: HashMap::new(),
+        outcome: Outcome::default(),
+    };
     let mut page = ListParams::default()
         .fields(&format!("spec.signerName={SIGNER}"))
         .limit(PAGE);
     loop {
         let list = api.list(&page).await?;
-        found.extend(list.items.into_iter().filter(is_pending));
-        found.truncate(MOST);
+        for request in list.items.into_iter().filter(is_pending) {
+            turn.look_at(request).await?;
+        }
         match list.metadata.continue_ {
-            Some(token) if !token.is_empty() && found.len() < MOST => page.continue_token = Some(token),
-            _ => return Ok(found),
+            Some(token) if !token.is_empty() => page.continue_token = Some(token),
+            _ => return Ok(turn.outcome),
         }
     }
+}
+
+struct Turn<'a> {
+    client: &'a Client,
+    prefixes: &'a AddressPrefixes,
+    /// Those that were read: a node may ask often.
+    nodes: HashMap<String, Option<Node>>,
+    outcome: Outcome,
+}
+
+impl Turn<'_> {
+    async fn look_at(&mut self, request: CertificateSigningRequest) -> Result<(), kube::Error> {
+        let name = request.name_any();
+        if self.outcome.denied.len() as u64 + self.outcome.approved >= MOST {
+            self.outcome.waiting += 1;
+            return Ok(());
+        }
+        match self.decide(request).await {
+            Ok(()) => Ok(()),
+            Err(kube::Error::Api(status)) => {
+                let error = status.message;
+                tracing::warn!(
+                    request = name,
+                    error,
+                    "failed to decide on a kubelet's certificate"
+                );
+                self.outcome.waiting += 1;
+                Ok(())
+            }
+            // No answer at all: nor will others get one.
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn decide(&mut self, request: CertificateSigningRequest) -> Result<(), kube::Error> {
+        let prefixes = self.prefixes;
+        let verdict = judge(&request, self.node(&request).await?, prefixes);
+        let (name, user) = (
+            request.name_any(),
+            request.spec.username.clone().unwrap_or_default(),
+        );
+        match verdict {
+            Verdict::Wait(why) => {
+                tracing::debug!(request = name, user, why, "a kubelet's certificate has to wait");
+                self.outcome.waiting += 1;
+            }
+            Verdict::Approve => {
+                let why = "names and addresses are those of the Node";
+                if write(self.client, request, APPROVED, why).await? {
+                    tracing::info!(
+                        request = name,
+                        user,
+                        "a kubelet's serving certificate is approved"
+                    );
+                    self.outcome.approved += 1;
+                }
+            }
+            Verdict::Deny(why) => {
+                if write(self.client, request, DENIED, &why).await? {
+                    let why = line(&format!("CertificateSigningRequest {name} of {user}: {why}"));
+                    self.outcome.denied.push(Denied { name, why });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The Node that a request is for, if it exists.
+    async fn node(&mut self, request: &CertificateSigningRequest) -> Result<Option<&Node>, kube::Error> {
+        let Some(name) = node_of(request) else {
+            return Ok(None);
+        };
+        if !self.nodes.contains_key(name) {
+            let mut node = Api::<Node>::all(self.client.clone()).get_opt(name).await?;
+            if let Some(node) = &mut node {
+                slim(node);
+            }
+            self.nodes.insert(name.to_owned(), node);
+        }
+        Ok(self.nodes.get(name).and_then(Option::as_ref))
+    }
+}
+
+/// Leaves what is judged by: there may be thousands.
+fn slim(node: &mut Node) {
+    let addresses = node.status.take().and_then(|status| status.addresses);
+    *node = Node {
+        metadata: ObjectMeta {
+            name: node.metadata.name.take(),
+            ..ObjectMeta::default()
+        },
+        status: Some(NodeStatus {
+            addresses,
+            ..NodeStatus::default()
+        }),
+        ..Node::default()
+    };
 }
 
 /// Whether nobody has decided.

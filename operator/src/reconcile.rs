@@ -299,7 +299,7 @@ impl Reconciler {
         }
     }
 
-    /// Decides on kubelets' requests for certificates, if the stack says so. Returns how many cannot be decided yet.
+    /// Decides on kubelets' requests for certificates, if the stack says so. Returns how many to look at again soon.
     async fn approve(&self, stack: &MetricsStack, plan: &Plan) -> usize {
         let Some(prefixes) = &plan.kubelet.approves else {
             return 0;
@@ -317,7 +317,7 @@ impl Reconciler {
                     error = cluster::describe(&error),
                     "failed to decide on kubelets' requests for certificates; it is tried again"
                 );
-                0
+                1
             }
         }
     }

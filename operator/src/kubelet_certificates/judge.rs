@@ -118,7 +118,7 @@ fn only(kind: &str, found: &[String], expected: &str) -> Result<(), String> {
 }
 
 /// Text that somebody else wrote part of, as one short line: it goes into the log, an event and a condition.
-fn line(text: &str) -> String {
+pub(super) fn line(text: &str) -> String {
     let plain = text
         .chars()
         .map(|char| if char.is_control() { ' ' } else { char });

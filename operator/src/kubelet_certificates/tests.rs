@@ -261,3 +261,47 @@ async fn only_pending_requests_are_decided_on_and_nobodys_decision_is_overwritte
             .any(|call| call.contains("spec.signerName%3Dkubernetes.io"))
     );
 }
+
+#[tokio::test]
+async fn whoever_waits_or_fails_keeps_nobody_from_being_looked_at() {
+    let fake = Fake::default();
+    fake.put("/api/v1/nodes/a", serde_json::to_value(node()).unwrap());
+    fake.always(
+        "GET /api/v1/nodes/b",
+        500,
+        crate::fake::status(500, "InternalError", "broken"),
+    );
+    let late = kubelets(vec![ip("10.0.0.2")]);
+    for at in 0..MOST + 50 {
+        put(&fake, &format!("csr-a-{at}"), late.clone(), json!({}));
+    }
+    let subject = [
+        (DnType::CommonName, "system:node:b"),
+        (DnType::OrganizationName, "system:nodes"),
+    ];
+    let mut broken = with(pem(&subject, vec![ip("10.0.0.1")]));
+    broken.spec.username = Some("system:node:b".to_owned());
+    put(&fake, "csr-b", broken, json!({}));
+    put(&fake, "csr-c", kubelets(vec![ip("10.0.0.1")]), json!({}));
+    let outcome = decide(&fake.client(), &AddressPrefixes::default()).await.unwrap();
+    assert_eq!(
+        (outcome.approved, outcome.waiting),
+        (1, usize::try_from(MOST).unwrap() + 51)
+    );
+    assert_eq!(fake.writes(), [format!("PUT {PATH}/csr-c/approval")]);
+    // Once a turn for one node, however often it asks.
+    let reads = fake.calls().into_iter().filter(|call| call.contains("/nodes/a"));
+    assert_eq!(reads.count(), 1);
+}
+
+#[tokio::test]
+async fn a_turn_ends_though_there_is_more_to_decide_on() {
+    let fake = Fake::default();
+    fake.put("/api/v1/nodes/a", serde_json::to_value(node()).unwrap());
+    let good = kubelets(vec![ip("10.0.0.1")]);
+    for at in 0..MOST + 3 {
+        put(&fake, &format!("csr-{at}"), good.clone(), json!({}));
+    }
+    let outcome = decide(&fake.client(), &AddressPrefixes::default()).await.unwrap();
+    assert_eq!((outcome.approved, outcome.waiting), (MOST, 3));
+}
