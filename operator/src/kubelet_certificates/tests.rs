@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fake::Fake;
 
+mod hostile_bytes;
 mod two_readings;
 
 const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";

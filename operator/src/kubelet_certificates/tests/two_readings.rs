@@ -18,13 +18,19 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
 }
 
 /// Extensions that ask for one name, of this tag.
-fn extensions((tag, name): (u8, &[u8])) -> Vec<u8> {
+pub(super) fn extensions((tag, name): (u8, &[u8])) -> Vec<u8> {
     let names = tlv(0x30, &tlv(tag, name));
     let extension = [vec![0x06, 0x03, 0x55, 0x1d, 0x11], tlv(0x04, &names)].concat();
     tlv(0x30, &tlv(0x30, &extension))
 }
 
-fn with_attributes(values: Vec<Vec<u8>>) -> CertificateSigningRequest {
+/// The same as the one value of an attribute.
+pub(super) fn set(name: (u8, &[u8])) -> Vec<u8> {
+    tlv(0x31, &extensions(name))
+}
+
+/// A request with these values of the attribute that asks for extensions, each in its own.
+pub(super) fn asking(values: Vec<Vec<u8>>) -> CertificateSigningRequest {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     for (kind, value) in SUBJECT {
@@ -48,8 +54,8 @@ fn denied(request: &CertificateSigningRequest, part: &str) {
     }
 }
 
-const OWN: (u8, &[u8]) = (0x87, &[10, 0, 0, 1]);
-const ANOTHERS: (u8, &[u8]) = (0x82, b"another.example");
+pub(super) const OWN: (u8, &[u8]) = (0x87, &[10, 0, 0, 1]);
+pub(super) const ANOTHERS: (u8, &[u8]) = (0x82, b"another.example");
 
 #[test]
 fn one_block_is_one_block_whoever_reads_it() {
@@ -76,8 +82,7 @@ fn one_block_is_one_block_whoever_reads_it() {
 
 #[test]
 fn extensions_are_asked_for_once() {
-    let set = |name| tlv(0x31, &extensions(name));
-    assert_eq!(verdict(&with_attributes(vec![set(OWN)])), Verdict::Approve);
+    assert_eq!(verdict(&asking(vec![set(OWN)])), Verdict::Approve);
     // Go takes what follows an empty set for nothing, and the other attribute for what is asked.
     let empty = [tlv(0x31, &[]), extensions(OWN)].concat();
     let two = [extensions(OWN), extensions(ANOTHERS)].concat();
@@ -88,7 +93,7 @@ fn extensions_are_asked_for_once() {
         vec![tlv(0x31, &two)],
         vec![],
     ] {
-        denied(&with_attributes(values), "does not name");
+        denied(&asking(values), "does not name");
     }
 }
 
