@@ -196,6 +196,7 @@ impl Operator {
     async fn reconcile_for_ever(&self, client: &Client, watching: &Client) {
         let wake = Arc::new(Notify::new());
         let _watches = watches::start(watching, &self.environment.namespace, &wake);
+        let mut requests = watches::Requests::default();
         let reports = reports::Reader::new(client.clone(), &self.environment.namespace);
         let metrics = self.metrics.clone();
         let api_servers = ApiServers::new(client.clone(), &self.config);
@@ -206,6 +207,7 @@ impl Operator {
         loop {
             let begun = Instant::now();
             let turn = tokio::time::timeout(TURN, Box::pin(reconciler.reconcile())).await;
+            requests.follow(reconciler.approves(), watching, &wake);
             let failure = match turn {
                 Ok(Ok(wait)) => Ok(wait),
                 Ok(Err(error)) => Err(error.to_string()),

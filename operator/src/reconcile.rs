@@ -81,6 +81,8 @@ pub struct Reconciler {
     blind: u32,
     /// Whether somebody else keeps changing an object of ours.
     contested: bool,
+    /// Whether kubelets' requests for certificates are decided on.
+    approves: bool,
     /// Since when something is not as it shall be.
     unready: Option<Instant>,
 }
@@ -109,6 +111,7 @@ impl Reconciler {
             last_good: None,
             blind: 0,
             contested: false,
+            approves: false,
             unready: None,
         }
     }
@@ -151,11 +154,18 @@ impl Reconciler {
         if self.contested { CONTESTED } else { BURST }
     }
 
+    /// Whether a new request of a kubelet for a certificate is worth a turn.
+    #[must_use]
+    pub(crate) fn approves(&self) -> bool {
+        self.approves
+    }
+
     /// Another stack gets another authority, and has another spec. Who changed the objects of this one is forgotten.
     fn forget(&mut self) {
         self.authority = None;
         self.last_good = None;
         self.contested = false;
+        self.approves = false;
         self.metrics.forget();
         self.applier = Applier::new(self.client.clone(), &self.environment.namespace);
         self.rotation = Rotation::new(self.environment.certificate_minimum_age);
@@ -222,6 +232,7 @@ impl Reconciler {
         let mut undecided = 0;
         if let Ok(plan) = &outcome {
             self.restart(&observed).await;
+            self.approves = plan.kubelet.approves.is_some();
             undecided = self.approve(stack, plan).await;
         }
         let told = self.rotation.deliver(&self.client, &observed).await;

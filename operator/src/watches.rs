@@ -43,8 +43,6 @@ pub(crate) fn start(client: &Client, namespace: &str, wake: &Arc<Notify>) -> Joi
     let stacks: Api<PartialObjectMeta<MetricsStack>> = Api::all(client.clone());
     let stack = watch(stacks, named(names::STACK_NAME), Arc::clone(wake), Wakes::Asked);
     watches.tasks.spawn(stack);
-    let kubelets = format!("spec.signerName={}", kubelet_certificates::SIGNER);
-    watches.cluster_wide::<CertificateSigningRequest>(watcher::Config::default().fields(&kubelets));
     for name in cluster::api_service_names() {
         // By name: one of somebody else counts too.
         watches.cluster_wide::<APIService>(named(&name));
@@ -67,6 +65,25 @@ pub(crate) fn start(client: &Client, namespace: &str, wake: &Arc<Notify>) -> Joi
     watches.own::<Deployment>(ours);
     watches.own::<EndpointSlice>(watcher::Config::default().labels(&observe::endpoint_labels()));
     watches.tasks
+}
+
+/// The watch of kubelets' requests for certificates: only where they are decided on.
+#[derive(Default)]
+pub(crate) struct Requests(JoinSet<()>);
+
+impl Requests {
+    /// Starts or ends it, unless it is as `wanted`.
+    pub(crate) fn follow(&mut self, wanted: bool, client: &Client, wake: &Arc<Notify>) {
+        if !wanted {
+            self.0.abort_all();
+            while self.0.try_join_next().is_some() {}
+        } else if self.0.is_empty() {
+            let kubelets = format!("spec.signerName={}", kubelet_certificates::SIGNER);
+            let config = watcher::Config::default().fields(&kubelets);
+            let api: Api<PartialObjectMeta<CertificateSigningRequest>> = Api::all(client.clone());
+            self.0.spawn(watch(api, config, Arc::clone(wake), Wakes::Any));
+        }
+    }
 }
 
 /// What a watch takes of a kind.
@@ -157,6 +174,32 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fake::Fake;
+
+    #[tokio::test]
+    async fn requests_are_watched_only_while_they_are_decided_on() {
+        let fake = Fake::default();
+        let (client, wake) = (fake.client(), Arc::new(Notify::new()));
+        let listed = || {
+            let calls = fake.calls();
+            calls
+                .iter()
+                .filter(|call| call.contains("certificatesigningrequests"))
+                .count()
+        };
+        let mut requests = Requests::default();
+        requests.follow(false, &client, &wake);
+        assert!(requests.0.is_empty());
+        requests.follow(true, &client, &wake);
+        // What was asked for before is heard of too.
+        wake.notified().await;
+        let before = listed();
+        assert!(before > 0);
+        requests.follow(true, &client, &wake);
+        assert_eq!(requests.0.len(), 1);
+        requests.follow(false, &client, &wake);
+        assert!(requests.0.is_empty());
+    }
 
     #[test]
     fn a_status_asks_for_nothing() {

@@ -16,6 +16,7 @@ const NODE_USER: &str = "system:node:node-1";
 /// A cluster with `serverTLSBootstrap: true` in which nobody approves anything comes to mode `Verify` by itself; then
 /// forged requests of each kind are denied, and one for an address that the Node does not have waits.
 pub(super) async fn of_kubelets_only(context: &Context) -> Result<()> {
+    clean(context).await?;
     context.install().await?;
     let spec = json!({"kubelet": {"approveServingCertificates": true, "tls": {"mode": "Verify"}}});
     context.apply_stack(&spec).await?;
@@ -41,6 +42,10 @@ pub(super) async fn of_kubelets_only(context: &Context) -> Result<()> {
         waiting.is_null(),
         "what may come true later was decided on: {waiting}"
     );
+    clean(context).await
+}
+
+async fn clean(context: &Context) -> Result<()> {
     let args = ["delete", "certificatesigningrequests", "--selector=e2e=approval"];
     context.kubectl(&args).await?;
     Ok(())
@@ -64,12 +69,20 @@ async fn forgeries(context: &Context) -> Result<()> {
     };
     let mut with_email = own(context);
     with_email.push(email);
+    // Lines that end in a carriage return alone are none to Go: kube-controller-manager would sign the second block.
+    let harmless = pem(&own_request("harmless", own(context)))?;
+    let another = SanType::DnsName("another.example".try_into()?);
+    let two_readings = Request {
+        front: harmless.replace('\n', "\r") + "\n",
+        ..own_request("two-readings", vec![another])
+    };
     let cases = [
         (masters, "organization"),
         (client, "usages"),
         (nobody, "expected a node"),
         (own_request("e-mail", with_email), "DNS names and addresses only"),
         (own_request("no-names", Vec::new()), "does not name"),
+        (two_readings, "nothing else"),
     ];
     for (request, _) in &cases {
         ask(context, request).await?;
@@ -106,6 +119,8 @@ struct Request {
     group: &'static str,
     usage: &'static str,
     names: Vec<SanType>,
+    /// What stands before it.
+    front: String,
 }
 
 /// As the kubelet of the node asks.
@@ -117,6 +132,7 @@ fn own_request(name: &'static str, names: Vec<SanType>) -> Request {
         group: "system:nodes",
         usage: "server auth",
         names,
+        front: String::new(),
     }
 }
 
@@ -124,7 +140,7 @@ fn own(context: &Context) -> Vec<SanType> {
     vec![SanType::IpAddress(context.cluster.node_ip(1))]
 }
 
-async fn ask(context: &Context, request: &Request) -> Result<()> {
+fn pem(request: &Request) -> Result<String> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, request.user);
@@ -132,7 +148,11 @@ async fn ask(context: &Context, request: &Request) -> Result<()> {
         .distinguished_name
         .push(DnType::OrganizationName, request.group);
     params.subject_alt_names.clone_from(&request.names);
-    let pem = params.serialize_request(&KeyPair::generate()?)?.pem()?;
+    Ok(params.serialize_request(&KeyPair::generate()?)?.pem()?)
+}
+
+async fn ask(context: &Context, request: &Request) -> Result<()> {
+    let bytes = (request.front.clone() + &pem(request)?).into_bytes();
     let manifest = json!({
         "apiVersion": "certificates.k8s.io/v1",
         "kind": "CertificateSigningRequest",
@@ -140,7 +160,7 @@ async fn ask(context: &Context, request: &Request) -> Result<()> {
         "spec": {
             "signerName": "kubernetes.io/kubelet-serving",
             "usages": [request.usage, "digital signature"],
-            "request": ByteString(pem.into_bytes()),
+            "request": ByteString(bytes),
         },
     });
     let args = ["create", "--filename=-", "--as", request.asks];

@@ -123,7 +123,7 @@ impl KeyPair {
         self.facts
     }
 
-    /// When it was made: [`BACKDATE`] after its start.
+    /// When it was made: `BACKDATE` after its start.
     #[must_use]
     pub fn made(&self) -> Timestamp {
         self.facts
