@@ -229,7 +229,7 @@ impl State {
             })
             .map(|(_, object)| object.clone())
             .collect();
-        json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items})
+        json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": self.version.to_string()}, "items": items})
     }
 
     fn patch(&mut self, path: &str, mut body: Value) -> (u16, Value) {

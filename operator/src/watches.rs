@@ -75,8 +75,7 @@ impl Requests {
     /// Starts or ends it, unless it is as `wanted`.
     pub(crate) fn follow(&mut self, wanted: bool, client: &Client, wake: &Arc<Notify>) {
         if !wanted {
-            self.0.abort_all();
-            while self.0.try_join_next().is_some() {}
+            self.0 = JoinSet::new();
         } else if self.0.is_empty() {
             let kubelets = format!("spec.signerName={}", kubelet_certificates::SIGNER);
             let config = watcher::Config::default().fields(&kubelets);
