@@ -13,7 +13,7 @@ use tokio::process::Command;
 pub use self::clients::Clients;
 use crate::image::{ImageFile, ImageSpec};
 use crate::progress::Progress;
-use crate::{command, host, image, paths, peer};
+use crate::{command, go_module, host, image, paths};
 
 /// One folder below e2e/tools: a Go module, built into one folder of the cache.
 struct Module {
@@ -115,9 +115,10 @@ impl Tools {
         let kubernetes_version = KUBERNETES
             .version()?
             .context("e2e/tools/kubernetes/go.mod: no version of k8s.io/kubernetes")?;
-        progress
-            .step("fetching metrics-server's manifests", peer::download())
-            .await?;
+        for module in go_module::ALL {
+            let what = format!("fetching {}", module.what);
+            progress.step(&what, module.download()).await?;
+        }
         let mut tools = Self {
             folders,
             node_images: Vec::new(),

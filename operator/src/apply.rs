@@ -115,6 +115,10 @@ impl Applier {
             applied.registered |= matches!(result, Ok(true));
             applied.note(&object.describe(), result)?;
         }
+        for object in &objects.monitoring {
+            let result = self.ensure(object, &mut applied.conflicts).await;
+            applied.note(&object.describe(), result)?;
+        }
         Ok(())
     }
 
@@ -238,7 +242,11 @@ impl Applier {
     /// Deletes objects of ours that an earlier version of the operator made and this one does not. `APIServices` are
     /// not among them: their names never change, and while no endpoint is ready those that are there stay.
     async fn prune(&mut self, objects: &Objects, applied: &mut Applied) -> Result<(), Stop> {
-        let wanted: BTreeSet<_> = objects.base.iter().chain(&objects.untouched).map(place).collect();
+        let wanted: BTreeSet<_> = [&objects.base, &objects.untouched, &objects.monitoring]
+            .into_iter()
+            .flatten()
+            .map(place)
+            .collect();
         let errors = applied.errors.len();
         for kind in kinds::made(&self.namespace) {
             let keeps = |name: &str| wanted.contains(&(kind.resource.kind.as_str(), kind.namespace, name));

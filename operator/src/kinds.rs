@@ -12,6 +12,7 @@ use kube::core::ApiResource;
 use kube::{Client, Resource};
 
 use crate::cluster::{self, KUBE_SYSTEM};
+use crate::monitoring::MonitoringKind;
 
 /// Objects of one kind in one place.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Kind<'a> {
     pub(crate) namespace: Option<&'a str>,
     /// What finds them, together.
     selections: Vec<ListParams>,
+    /// Whether every cluster has this kind.
+    everywhere: bool,
 }
 
 impl<'a> Kind<'a> {
@@ -30,6 +33,15 @@ impl<'a> Kind<'a> {
             resource: ApiResource::erase::<K>(&()),
             namespace,
             selections: vec![ours],
+            everywhere: true,
+        }
+    }
+
+    fn of_some_clusters(resource: ApiResource, namespace: &'a str) -> Self {
+        Self {
+            resource,
+            everywhere: false,
+            ..Self::of::<ConfigMap>(Some(namespace))
         }
     }
 
@@ -43,7 +55,12 @@ impl<'a> Kind<'a> {
         let api = cluster::objects(client, &self.resource, self.namespace);
         let mut deleted = Vec::new();
         for selection in &self.selections {
-            for object in api.list_metadata(selection).await? {
+            let found = match api.list_metadata(selection).await {
+                Ok(found) => found.items,
+                Err(error) if !self.everywhere && cluster::is_not_found(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            for object in found {
                 let name = object.metadata.name.unwrap_or_default();
                 if keeps(&name) {
                     continue;
@@ -73,8 +90,10 @@ impl<'a> Kind<'a> {
 
 /// Whether the operator, or metrics-api for it, gives this name.
 fn is_given(name: &str) -> bool {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 11] = [
         names::METRICS_API,
+        names::MANAGED_BY,
+        names::DASHBOARD_CONFIG_MAP,
         names::KUBELET_SERVICE_ACCOUNT,
         names::CA_SECRET,
         names::SERVING_SECRET,
@@ -107,7 +126,9 @@ pub(crate) fn made(namespace: &str) -> Vec<Kind<'_>> {
                 .fields(&format!("metadata.name={name}"))
         })
         .into();
-    vec![
+    let monitoring = MonitoringKind::ALL.map(|kind| Kind::of_some_clusters(kind.resource(), namespace));
+    let mut kinds: Vec<_> = monitoring.into();
+    kinds.extend([
         Kind::of::<RoleBinding>(own),
         Kind::of::<Deployment>(own),
         Kind::of::<PodDisruptionBudget>(own),
@@ -120,7 +141,8 @@ pub(crate) fn made(namespace: &str) -> Vec<Kind<'_>> {
         Kind::of::<ClusterRoleBinding>(None),
         Kind::of::<ClusterRole>(None),
         Kind::of::<RoleBinding>(Some(KUBE_SYSTEM)),
-    ]
+    ]);
+    kinds
 }
 
 /// The records of kubelets' identities: metrics-api's own, but they go with the stack.

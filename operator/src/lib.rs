@@ -26,6 +26,7 @@ mod kinds;
 mod kubelet_certificates;
 mod lease;
 pub mod metrics;
+pub mod monitoring;
 pub mod observe;
 mod ownership;
 pub mod plan;

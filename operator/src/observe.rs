@@ -14,7 +14,7 @@ use kube::{Api, Client};
 use tokio::time::Instant;
 
 use crate::cluster::{self, KUBE_SYSTEM};
-use crate::{reports, rotation};
+use crate::{monitoring, reports, rotation};
 
 pub(crate) use seen::serving_port;
 pub use seen::{Conflict, NodeFacts, Observed, Part, Read, Replica};
@@ -91,13 +91,21 @@ impl Observer {
                 named("the APIServices", cluster::api_services(&self.client)),
             )
         };
-        let (essential, deployment, pods, endpoints, authentication) = tokio::join!(
+        let (essential, deployment, pods, endpoints, authentication, kinds) = tokio::join!(
             essential,
             deployments.get_opt(names::METRICS_API),
             pods.list(&of_pods),
             endpoints.list(&of_service),
             kube_system.get_opt(names::AUTHENTICATION_CONFIG_MAP),
+            monitoring::kinds(&self.client),
         );
+        let kinds = kinds.inspect_err(|error| {
+            let error = cluster::describe(error);
+            tracing::warn!(
+                error,
+                "failed to see whether the cluster has the Prometheus operator's kinds"
+            );
+        });
         let (ca_secret, serving_secret, api_services) = essential?;
         if let Err(error) = nodes {
             unseen.insert(Part::Nodes, cluster::describe(&error));
@@ -122,6 +130,7 @@ impl Observer {
             deployment,
             api_services,
             authentication: seen(Part::FrontProxy, authentication, &mut unseen).flatten(),
+            monitoring_kinds: kinds.ok(),
             unseen,
             ..Observed::default()
         })

@@ -34,6 +34,8 @@ pub const SERVING_SECRET: &str = "metrics-api-serving";
 pub const TLS_CERTIFICATE: &str = "tls.crt";
 /// The same for the private key.
 pub const TLS_KEY: &str = "tls.key";
+/// ConfigMap with a dashboard for Grafana.
+pub const DASHBOARD_CONFIG_MAP: &str = "metrics-api-dashboard";
 /// ConfigMap with the authorities of kubelets' certificates (`ca.crt`), where the stack names its own.
 pub const KUBELET_CA_CONFIG_MAP: &str = "metrics-api-kubelet-ca";
 /// The entry of [`KUBELET_CA_CONFIG_MAP`].

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::pki::Authority;
 use super::wait::eventually;
+use crate::go_module::METRICS_SERVER;
 use crate::images::metricsstack_reference;
-use crate::peer;
 
 /// Where metrics-server is installed by its manifests, and by most who use its chart.
 const NAMESPACE: &str = "kube-system";
@@ -26,7 +26,7 @@ const ROLLED_OUT_WITHIN: &str = "--timeout=120s";
 /// metrics-server verifies them.
 pub(super) async fn by_image_only(context: &Context) -> Result<()> {
     context.remove_everything().await?;
-    let folder = peer::downloaded().await?;
+    let folder = METRICS_SERVER.downloaded().await?;
     by_manifests(context).await.context("manifests/base")?;
     let chart = folder.join("charts/metrics-server");
     for (kind, values) in kinds(context).await? {
@@ -39,7 +39,7 @@ pub(super) async fn by_image_only(context: &Context) -> Result<()> {
 
 /// metrics-server's manifests with our image.
 pub(super) async fn manifests(context: &Context) -> Result<String> {
-    let base = path(&peer::downloaded().await?.join("manifests/base"))?;
+    let base = path(&METRICS_SERVER.downloaded().await?.join("manifests/base"))?;
     let rendered = context.kubectl(&["kustomize", &base]).await?;
     let manifest: String = rendered.lines().fold(String::new(), |mut manifest, line| {
         match line.split_once("image: ") {

@@ -31,6 +31,7 @@ mod front_proxy_rotation;
 mod install;
 mod kubelet_certificates;
 mod lost_replicas;
+mod monitoring;
 mod numbers;
 mod removal;
 
@@ -171,6 +172,7 @@ scenarios! {
     KubectlTop Default "helm-install" 5 install::by_helm;
     KubectlTop Default "numbers" 5 numbers::are_the_kubelets;
     KubectlTop Default "typed-client" 3 typed_client::reads_both_encodings;
+    KubectlTop Default "monitoring" 4 monitoring::comes_and_goes_with_its_kinds;
     KubectlTop Default "busy-loop" 4 numbers::of_a_busy_loop;
     KubectlTop Default "autoscaling" 5 autoscaling::scales_up;
 

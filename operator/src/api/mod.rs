@@ -25,7 +25,7 @@ pub use status::{
 };
 pub use words::{
     AddressType, AdoptPolicy, CertificateIssuer, ImagePullPolicy, KubeletSource, LogFormat, LogLevel,
-    NetworkPolicyMode, TlsMode,
+    MonitoringMode, NetworkPolicyMode, TlsMode,
 };
 
 /// What the Metrics API of this cluster shall be like. Every field is optional: an empty spec gives a working,
@@ -70,6 +70,9 @@ pub struct MetricsStackSpec {
     /// either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicyMode>,
+    /// What Prometheus and Grafana are told, where the cluster has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitoring: Option<MonitoringSpec>,
     /// The registration of `metrics.k8s.io` with kube-apiserver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_service: Option<ApiServiceSpec>,
@@ -254,6 +257,28 @@ pub struct CertificatesSpec {
     #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('87600h')")
         .message("must be a duration from 1m to 87600h"))]
     pub leaf_validity: Option<String>,
+}
+
+/// See [`MetricsStackSpec::monitoring`]. `Auto` (default of each): where the cluster has the kinds of the Prometheus
+/// operator (`monitoring.coreos.com`), for as long as it has them. `Disabled`: not at all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MonitoringSpec {
+    /// A `ServiceMonitor` for metrics-api and a `PodMonitor` for the operator: `Auto` (default) where the cluster has
+    /// those kinds, or `Disabled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_monitor: Option<MonitoringMode>,
+    /// A `PrometheusRule` with alerts: `Auto` (default) where the cluster has that kind, or `Disabled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<MonitoringMode>,
+    /// A `ConfigMap` with a dashboard, which Grafana's sidecar finds by its label `grafana_dashboard`: `Auto` (default)
+    /// where the cluster has any kind of the Prometheus operator, or `Disabled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dashboard: Option<MonitoringMode>,
+    /// Labels of these objects, for a Prometheus that selects by some, such as `release: kube-prometheus-stack`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::labels")]
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// See [`MetricsStackSpec::api_service`].

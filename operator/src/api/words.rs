@@ -47,6 +47,18 @@ words! {
 }
 
 words! {
+    /// Whether something is made for the cluster's monitoring.
+    #[derive(Default)]
+    MonitoringMode {
+        /// Where the cluster has the Prometheus operator's kinds.
+        #[default]
+        Auto = "Auto",
+        /// Never.
+        Disabled = "Disabled",
+    }
+}
+
+words! {
     /// Whether there is a `NetworkPolicy`.
     #[derive(Default)]
     NetworkPolicyMode {

@@ -6,6 +6,7 @@ use super::*;
 use crate::desired::objects;
 use crate::fake::{Fake, status};
 use crate::fixtures::planned;
+use crate::monitoring::MonitoringKind;
 use crate::observe::Observed;
 use crate::plan::Registration;
 
@@ -346,4 +347,22 @@ async fn another_plan_is_no_fight() {
         plan.metrics_api.replicas = replicas;
         assert_eq!(hands.apply(&objects(&plan)).await.contests, []);
     }
+}
+
+#[tokio::test]
+async fn monitoring_that_is_refused_or_does_not_answer_keeps_nothing_else() {
+    let observed = Observed {
+        monitoring_kinds: Some(MonitoringKind::ALL.into()),
+        ..Observed::default()
+    };
+    let mut plan = planned(&json!({}), &observed).unwrap();
+    plan.registration = Registration::Register;
+    let objects = objects(&plan);
+    let fake = Fake::default();
+    let rule = "PATCH /apis/monitoring.coreos.com/v1/namespaces/ns/prometheusrules/metrics-api";
+    fake.always(rule, 500, status(500, "InternalError", "failed calling webhook"));
+    let applied = Applier::new(fake.client(), "ns").apply(&objects).await;
+    assert!(applied.registered && applied.authority);
+    let errors = ["PrometheusRule ns/metrics-api: failed calling webhook (500)"];
+    assert_eq!(applied.errors, errors);
 }

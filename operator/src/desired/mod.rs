@@ -3,6 +3,7 @@
 mod api_service;
 mod config_map;
 mod deployment;
+mod monitoring;
 mod network_policy;
 mod pod_disruption_budget;
 mod rbac;
@@ -12,6 +13,7 @@ mod service_account;
 
 use std::collections::BTreeMap;
 
+use self::monitoring::Monitoring;
 use contract::names;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -31,6 +33,9 @@ pub struct Objects {
     pub api_services: Vec<Object>,
     /// The registration, to be deleted before anything else is done.
     pub unregistered: Vec<Object>,
+    /// For Prometheus and Grafana, applied at the very end: whatever refuses them, such as a webhook of the Prometheus
+    /// operator, refuses nothing else.
+    pub monitoring: Vec<Object>,
     /// To be deleted where they exist and are ours, when nothing rests on them any more.
     pub absent: Vec<Object>,
     /// Left as they are where they exist, whatever they are like.
@@ -160,7 +165,15 @@ pub fn objects(plan: &Plan) -> Objects {
         NetworkPolicyPlan::Wanted(egress) => workload.push(policy(Some(egress))),
     }
     workload.push(Object::new(&deployment::metrics_api(plan)));
+    let Monitoring {
+        wanted: mut monitoring,
+        absent: unmonitored,
+        kept: unknown,
+    } = monitoring::objects(plan);
+    absent.extend(unmonitored);
+    kept.extend(unknown);
     if plan.keeps_workload {
+        kept.append(&mut monitoring);
         kept.extend(workload);
     } else {
         base.extend(workload);
@@ -187,6 +200,7 @@ pub fn objects(plan: &Plan) -> Objects {
         base,
         api_services,
         unregistered,
+        monitoring,
         absent,
         untouched: kept,
     }

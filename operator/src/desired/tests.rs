@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::fixtures::{now, stack};
+use crate::monitoring::MonitoringKind;
 use crate::observe::{NodeFacts, Observed};
 use crate::plan::{self, Environment};
 
@@ -21,6 +22,7 @@ pub(super) fn two_nodes() -> Observed {
         nodes: vec![node("a"), node("b")],
         ready_endpoints: 1,
         api_servers: vec![("10.0.0.1:6443".parse().unwrap(), None)],
+        monitoring_kinds: Some(MonitoringKind::ALL.into()),
         ..Observed::default()
     }
 }
@@ -55,6 +57,7 @@ pub(super) fn everything() -> Value {
             "logFormat": "json",
         },
         "networkPolicy": "Enabled",
+        "monitoring": {"rules": "Disabled", "labels": {"release": "prometheus"}},
         "kubelet": {
             "source": "Summary",
             "approveServingCertificates": true,
@@ -73,6 +76,7 @@ fn printable(objects: &Objects) -> Value {
         base,
         api_services,
         unregistered,
+        monitoring,
         absent,
         untouched: _,
     } = objects;
@@ -97,6 +101,7 @@ fn printable(objects: &Objects) -> Value {
     json!({
         "base": base.iter().map(print).collect::<Vec<_>>(),
         "apiServices": api_services.iter().map(print).collect::<Vec<_>>(),
+        "monitoring": monitoring.iter().map(print).collect::<Vec<_>>(),
         "unregistered": unregistered.iter().map(Object::describe).collect::<Vec<_>>(),
         "absent": absent.iter().map(Object::describe).collect::<Vec<_>>(),
     })
@@ -220,7 +225,8 @@ fn the_deployment_comes_after_what_its_pods_need() {
             .iter()
             .all(|object| object.resource.kind != "APIService")
     );
-    assert!(objects.absent.is_empty(), "{:?}", objects.absent);
+    let absent: Vec<_> = objects.absent.iter().map(Object::describe).collect();
+    assert_eq!(absent, ["PrometheusRule monitoring/metrics-api"]);
 }
 
 #[test]

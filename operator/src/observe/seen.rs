@@ -1,6 +1,6 @@
 //! What was seen of the cluster: plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use contract::names;
@@ -14,6 +14,7 @@ use crate::adopt::FormerServer;
 use crate::certificates::{BUNDLE, Usage};
 use crate::contest::Contest;
 use crate::desired::PORT_NAME;
+use crate::monitoring::MonitoringKind;
 use crate::registration;
 use crate::rotation::Served;
 
@@ -55,6 +56,8 @@ pub struct Observed {
     pub conflicts: Vec<Conflict>,
     /// Objects of ours that somebody else keeps changing.
     pub contests: Vec<Contest>,
+    /// The kinds of the Prometheus operator that the cluster has, if that could be seen.
+    pub monitoring_kinds: Option<BTreeSet<MonitoringKind>>,
     /// Servers that adopted `APIServices` pointed at before, and that still run.
     pub former_servers: Vec<FormerServer>,
     /// What could not be applied and why, in one line.

@@ -16,8 +16,8 @@ use kube::ResourceExt as _;
 
 pub(crate) use types::in_words;
 pub use types::{
-    AddressPrefixes, EgressPorts, ForeignApiService, KubeletPlan, MetricsApiPlan, NetworkPolicyPlan,
-    Placement, Plan, Problem, Refusal, Registration,
+    AddressPrefixes, EgressPorts, ForeignApiService, KubeletPlan, MetricsApiPlan, MonitoringPlan,
+    NetworkPolicyPlan, Placement, Plan, Problem, Refusal, Registration,
 };
 
 use crate::adopt;
@@ -90,6 +90,7 @@ pub fn plan(
         given_secret,
         adopt,
         network_policy: network_policy_mode,
+        monitoring,
     } = asked;
 
     let server = server(&environment.namespace);
@@ -121,6 +122,10 @@ pub fn plan(
         registration: registration(observed, adopt, now),
         network_policy: network_policy(network_policy_mode, metrics_api.host_network, observed),
         metrics_api,
+        monitoring: MonitoringPlan {
+            kinds: observed.monitoring_kinds.clone(),
+            ..monitoring
+        },
         adopts: observed
             .api_services
             .iter()
@@ -145,6 +150,7 @@ struct Asked {
     given_secret: Option<String>,
     adopt: AdoptPolicy,
     network_policy: NetworkPolicyMode,
+    monitoring: MonitoringPlan,
 }
 
 impl Asked {
@@ -161,6 +167,7 @@ impl Asked {
             certificates,
             api_service,
             network_policy,
+            monitoring,
         } = spec.clone();
         let certificates = certificates.unwrap_or_default();
         Self {
@@ -176,6 +183,7 @@ impl Asked {
             given_secret: spec::given_secret(&certificates, problems),
             adopt: api_service.and_then(|spec| spec.adopt).unwrap_or_default(),
             network_policy: network_policy.unwrap_or_default(),
+            monitoring: spec::monitoring(monitoring.unwrap_or_default(), problems),
         }
     }
 }

@@ -10,12 +10,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{
-    AddressPrefixes, Environment, KubeletPlan, MetricsApiPlan, Placement, Problem, ca_bundle, labels,
-    scheduling, sizing,
+    AddressPrefixes, Environment, KubeletPlan, MetricsApiPlan, MonitoringPlan, Placement, Problem, ca_bundle,
+    labels, scheduling, sizing,
 };
 use crate::api::{
     AddressType, CertificateIssuer, CertificatesSpec, KubeletSpec, KubeletTlsSpec, LogFormat, LogLevel,
-    MetricsApiSpec, ResourcesSpec, TlsMode,
+    MetricsApiSpec, MonitoringMode, MonitoringSpec, ResourcesSpec, TlsMode,
 };
 use crate::certificates::Lifetimes;
 use crate::cluster;
@@ -179,6 +179,24 @@ pub(super) fn kubelet(spec: KubeletSpec, problems: &mut Vec<Problem>) -> Kubelet
         tls_mode: mode.unwrap_or(TlsMode::Auto),
         ca_bundle,
         approves: approve_serving_certificates.unwrap_or(false).then_some(prefixes),
+    }
+}
+
+/// All but the kinds that there are.
+pub(super) fn monitoring(spec: MonitoringSpec, problems: &mut Vec<Problem>) -> MonitoringPlan {
+    let MonitoringSpec {
+        service_monitor,
+        rules,
+        dashboard,
+        labels,
+    } = spec;
+    let is_wanted = |mode: Option<MonitoringMode>| mode.unwrap_or_default() == MonitoringMode::Auto;
+    MonitoringPlan {
+        kinds: None,
+        service_monitor: is_wanted(service_monitor),
+        rules: is_wanted(rules),
+        dashboard: is_wanted(dashboard),
+        labels: selector("spec.monitoring.labels", labels, problems),
     }
 }
 

@@ -248,6 +248,11 @@ fn under_a_refused_spec_certificates_are_renewed_even_where_no_good_one_is_known
         untouched,
         [
             "NetworkPolicy monitoring/metrics-api",
+            // Which kinds the cluster has was not seen.
+            "ServiceMonitor monitoring/metrics-api",
+            "PodMonitor monitoring/metricsstack-operator",
+            "PrometheusRule monitoring/metrics-api",
+            "ConfigMap monitoring/metrics-api-dashboard",
             "Role monitoring/metrics-api",
             "ConfigMap monitoring/metrics-api-kubelet-ca",
             "PodDisruptionBudget monitoring/metrics-api",

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration, Top
 
 use crate::api::{AddressType, ImagePullPolicy, KubeletSource, LogFormat, LogLevel, TlsMode};
 use crate::certificates::Certificates;
+use crate::monitoring::MonitoringKind;
 
 /// What shall be.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +36,8 @@ pub struct Plan {
     pub former: BTreeMap<String, String>,
     /// What metrics-api's Pods may reach.
     pub network_policy: NetworkPolicyPlan,
+    /// What Prometheus and Grafana are told.
+    pub monitoring: MonitoringPlan,
     /// What is wrong with the spec. The rest of the plan is then that of the last good one, as far as it is known.
     pub problems: Vec<Problem>,
     /// Whether what follows from spec and nodes (the Deployment and what its flags rest on) is left as it is, because
@@ -90,6 +93,21 @@ pub enum NetworkPolicyPlan {
     Kept,
     /// These ports, and the cluster's DNS.
     Wanted(EgressPorts),
+}
+
+/// See [`Plan::monitoring`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MonitoringPlan {
+    /// The kinds that the cluster has. `None` if that is not known now: then all stays as it is.
+    pub kinds: Option<BTreeSet<MonitoringKind>>,
+    /// Whether metrics are scraped.
+    pub service_monitor: bool,
+    /// Whether there are alerts.
+    pub rules: bool,
+    /// Whether there is a dashboard.
+    pub dashboard: bool,
+    /// Labels of all this.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Ports that metrics-api connects to.

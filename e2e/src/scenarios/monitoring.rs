@@ -1,0 +1,221 @@
+//! What Prometheus and Grafana are told, with the Prometheus operator's own kinds.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use contract::names::{DASHBOARD_CONFIG_MAP, MANAGED_BY, METRICS_API, METRICS_API_PORT, NAME_LABEL};
+use serde_json::{Value, json};
+
+use super::access::{Connection, Server};
+use super::boundaries::token;
+use super::context::Context;
+use super::wait::eventually;
+use crate::go_module::PROMETHEUS_OPERATOR;
+use crate::test::install_yaml::NAMESPACE;
+
+/// The operator looks for the kinds twice a minute.
+const WITHIN: Duration = Duration::from_secs(75);
+const KINDS: [&str; 3] = ["servicemonitors", "podmonitors", "prometheusrules"];
+/// Who scrapes.
+const ACCOUNT: &str = "scraper";
+
+/// The objects come with their kinds and go with them. What they say where to scrape is there, and has each metric that
+/// an alert or a panel asks for.
+pub(super) async fn comes_and_goes_with_its_kinds(context: &Context) -> Result<()> {
+    context.working_stack().await?;
+    let folder = PROMETHEUS_OPERATOR.downloaded().await?;
+    let folder = folder.join("example/prometheus-operator-crd");
+    let files = KINDS.map(|kind| folder.join(format!("monitoring.coreos.com_{kind}.yaml")));
+    for file in &files {
+        let file = file.to_str().context("the module's path is not UTF-8")?;
+        let args = ["apply", "--server-side", "--filename", file];
+        context.kubectl(&args).await?;
+    }
+    let [service_monitor, pod_monitor, rule] = eventually("monitoring has come", WITHIN, async || {
+        Ok([
+            get(context, "servicemonitors", METRICS_API).await?,
+            get(context, "podmonitors", MANAGED_BY).await?,
+            get(context, "prometheusrules", METRICS_API).await?,
+        ])
+    })
+    .await?;
+    let dashboard = get(context, "configmaps", DASHBOARD_CONFIG_MAP).await?;
+    let mut pages = scraped(context, &service_monitor).await?;
+    pages.push_str(&of_operator(context, &pod_monitor).await?);
+    let asked = metrics_asked_for(&rule, &dashboard)?;
+    let has = |name: &String| pages.lines().any(|line| line.starts_with(name.as_str()));
+    let missing: Vec<_> = asked.iter().filter(|name| !has(name)).collect();
+    ensure!(missing.is_empty(), "no pod has {missing:?}");
+    context.say(format_args!(
+        "alerts and panels ask for {} metrics, and get them",
+        asked.len()
+    ));
+
+    for kind in KINDS {
+        let name = format!("{kind}.monitoring.coreos.com");
+        context
+            .kubectl(&["delete", "customresourcedefinition", &name])
+            .await?;
+    }
+    eventually("the dashboard goes with the last kind", WITHIN, async || {
+        let left = get(context, "configmaps", DASHBOARD_CONFIG_MAP).await;
+        ensure!(left.is_err(), "it is still there");
+        Ok(())
+    })
+    .await?;
+    context.ready().await?;
+    Ok(())
+}
+
+async fn get(context: &Context, kind: &str, name: &str) -> Result<Value> {
+    let args = ["get", kind, name, "--namespace", NAMESPACE, "--output=json"];
+    Ok(serde_json::from_str(&context.kubectl(&args).await?)?)
+}
+
+/// Scrapes metrics-api as a Prometheus does that follows the `ServiceMonitor`.
+async fn scraped(context: &Context, monitor: &Value) -> Result<String> {
+    let endpoint = &monitor["spec"]["endpoints"][0];
+    let labels = &monitor["spec"]["selector"]["matchLabels"];
+    let services: Value = serde_json::from_str(&labelled(context, "services", labels).await?)?;
+    let ports = services["items"][0]["spec"]["ports"]
+        .as_array()
+        .context("no Service is selected")?;
+    ensure!(
+        ports.iter().any(|port| port["name"] == endpoint["port"]),
+        "the Service has no port {}: {ports:?}",
+        endpoint["port"]
+    );
+    let tls = &endpoint["tlsConfig"];
+    let secret = &tls["ca"]["secret"];
+    let key = secret["key"].as_str().context("no key")?;
+    let authority = context
+        .kubectl(&[
+            "get",
+            "secret",
+            secret["name"].as_str().context("no Secret")?,
+            "--namespace",
+            NAMESPACE,
+            &format!("--output=go-template={{{{index .data {key:?} | base64decode}}}}"),
+        ])
+        .await?;
+    let name = tls["serverName"].as_str().context("no name")?;
+    let pods = context.metrics_api_pods().await?;
+    let (_, address) = pods.first().context("no pod")?;
+    let server = Server::new(
+        (*address, METRICS_API_PORT).into(),
+        name.to_owned(),
+        authority.as_bytes(),
+    )?;
+    let path = endpoint["path"].as_str().context("no path")?;
+    let token = scraper(context, path).await?;
+    let page = eventually("a page for who may read it", WITHIN, async || {
+        let answer = server.get(None, path, &[("authorization", &token)]).await?;
+        answer.expect(http::StatusCode::OK)?;
+        Ok(answer.body)
+    })
+    .await;
+    context
+        .kubectl(&["delete", "serviceaccount,clusterrole,clusterrolebinding", ACCOUNT])
+        .await?;
+    page
+}
+
+/// A token of somebody who may read the page, as Prometheus may.
+async fn scraper(context: &Context, path: &str) -> Result<String> {
+    let rbac = "rbac.authorization.k8s.io";
+    let objects = [
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": "default"}}),
+        json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": {"name": ACCOUNT},
+            "rules": [{"nonResourceURLs": [path], "verbs": ["get"]}]}),
+        json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": ACCOUNT},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": ACCOUNT},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": "default"}]}),
+    ];
+    for object in objects {
+        context.apply(&object.to_string()).await?;
+    }
+    token(context, ACCOUNT).await
+}
+
+/// Scrapes the operator as a Prometheus does that follows the `PodMonitor`.
+async fn of_operator(context: &Context, monitor: &Value) -> Result<String> {
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    let labels = &monitor["spec"]["selector"]["matchLabels"];
+    ensure!(
+        labels[NAME_LABEL] == MANAGED_BY,
+        "the PodMonitor selects {labels}"
+    );
+    let pods: Value = serde_json::from_str(&labelled(context, "pods", labels).await?)?;
+    for pod in pods["items"].as_array().into_iter().flatten() {
+        let ports = pod["spec"]["containers"][0]["ports"].as_array();
+        let Some(port) = ports
+            .into_iter()
+            .flatten()
+            .find(|port| port["name"] == endpoint["port"])
+        else {
+            continue;
+        };
+        let port = u16::try_from(port["containerPort"].as_u64().context("no number")?)?;
+        let Some(address) = pod["status"]["podIP"].as_str() else {
+            continue;
+        };
+        let address: IpAddr = address.parse()?;
+        let path = endpoint["path"].as_str().context("no path")?;
+        let mut connection = Connection::plain((address, port).into()).await?;
+        let answer = connection.get(path, &[]).await?;
+        answer.expect(http::StatusCode::OK)?;
+        return Ok(answer.body);
+    }
+    bail!("no pod with the labels {labels} has a port {}", endpoint["port"])
+}
+
+async fn labelled(context: &Context, kind: &str, labels: &Value) -> Result<String> {
+    let labels = labels.as_object().context("no labels")?;
+    let labels: Vec<_> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    let selector = labels.join(",");
+    let args = [
+        "get",
+        kind,
+        "--namespace",
+        NAMESPACE,
+        "--selector",
+        &selector,
+        "--output=json",
+    ];
+    context.kubectl(&args).await
+}
+
+/// Names of metrics in the expressions of alerts and panels.
+fn metrics_asked_for(rule: &Value, dashboard: &Value) -> Result<BTreeSet<String>> {
+    let board = dashboard["data"]["metrics-api.json"]
+        .as_str()
+        .context("no dashboard")?;
+    let board: Value = serde_json::from_str(board)?;
+    let alerts = rule["spec"]["groups"][0]["rules"]
+        .as_array()
+        .context("no rules")?;
+    let panels = board["panels"].as_array().context("no panels")?;
+    let expressions = alerts
+        .iter()
+        .map(|rule| &rule["expr"])
+        .chain(panels.iter().map(|panel| &panel["targets"][0]["expr"]));
+    let mut names = BTreeSet::new();
+    for expression in expressions {
+        let expression = expression.as_str().context("an expression is no text")?;
+        let is_word = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        let prefixes = ["metricsstack_", "metrics_api_", "metrics_server_", "process_"];
+        let words = expression.split(|char| !is_word(char));
+        names.extend(
+            words
+                .filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)))
+                .map(str::to_owned),
+        );
+    }
+    ensure!(names.len() >= alerts.len(), "only {names:?} are asked for");
+    Ok(names)
+}
