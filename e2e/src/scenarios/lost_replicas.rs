@@ -1,10 +1,9 @@
 //! How long reads fail when a replica is drained, killed, or cut off from the network.
 
 use std::fmt::{Display, Formatter};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use contract::names::{METRICS_API, METRICS_API_PORT};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -16,8 +15,8 @@ use serde_json::json;
 use super::access::NODES;
 use super::context::Context;
 use super::load::{self, Outcome};
+use super::pod::RunningPod;
 use super::wait::eventually;
-use crate::command;
 use crate::test::install_yaml::NAMESPACE;
 
 const DEPLOYMENT: &str = "deployment/metrics-api";
@@ -238,56 +237,33 @@ async fn lose(context: &Context, loss: Loss) -> Result<Seen> {
 
 /// A replica of metrics-api.
 #[derive(Debug)]
-struct Replica {
-    address: IpAddr,
-    node: u8,
-}
+struct Replica(RunningPod);
 
 impl Replica {
     async fn lose(&self, context: &Context, loss: Loss) -> Result<()> {
         match loss {
             Loss::Drained => {
-                let node = format!("node-{}", self.node);
+                let node = format!("node-{}", self.0.node);
                 let pods = format!("--pod-selector=app.kubernetes.io/name={METRICS_API}");
                 let args = ["drain", &node, &pods, "--delete-emptydir-data", "--timeout=90s"];
                 context.kubectl(&args).await?;
             }
             Loss::Killed => {
-                let pid = self.process(context).await?;
-                self.run(context, &["kill", "-KILL", &pid]).await?;
+                self.0.kill(context, METRICS_API).await?;
             }
             Loss::CutOff => {
                 for rule in self.rules() {
-                    self.run(context, &rule).await?;
+                    self.0.run(context, &rule).await?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Its process, as the node numbers it: the one whose network has its address.
-    async fn process(&self, context: &Context) -> Result<String> {
-        let pids = self.run(context, &["pgrep", "-x", METRICS_API]).await?;
-        let address = format!("-- {}\n", self.address);
-        for pid in pids.split_whitespace() {
-            let routes = format!("/proc/{pid}/net/fib_trie");
-            // One that has ended meanwhile is not the one.
-            let routes = self.run(context, &["cat", &routes]).await.unwrap_or_default();
-            if routes.contains(&address) {
-                return Ok(pid.to_owned());
-            }
-        }
-        bail!(
-            "node-{}: none of the processes {pids:?} has the address {}",
-            self.node,
-            self.address
-        )
-    }
-
     /// Packets that its network namespace has received.
     async fn received(&self, context: &Context) -> Result<u64> {
-        let table = format!("/proc/{}/net/dev", self.process(context).await?);
-        let table = self.run(context, &["cat", &table]).await?;
+        let table = format!("/proc/{}/net/dev", self.0.process(context, METRICS_API).await?);
+        let table = self.0.run(context, &["cat", &table]).await?;
         let line = table.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
         let packets = line.and_then(|line| line.split_whitespace().nth(1));
         packets
@@ -304,33 +280,20 @@ impl Replica {
             ("FORWARD", "-d"),
         ];
         let rule = |(chain, which): (&str, &str)| {
-            let address = self.address.to_string();
+            let address = self.0.address.to_string();
             ["iptables", "-w", "-I", chain, which, &address, "-j", "DROP"]
                 .map(str::to_owned)
                 .to_vec()
         };
         chains.into_iter().map(rule).collect()
     }
-
-    async fn run<S: AsRef<str>>(&self, context: &Context, line: &[S]) -> Result<String> {
-        let mut words = line.iter().map(AsRef::as_ref);
-        let program = words.next().context("no program")?;
-        let mut command = context.cluster.node_command(self.node, program)?;
-        command.args(words);
-        command::output(command).await
-    }
 }
 
 async fn replicas(context: &Context) -> Result<Vec<Replica>> {
     let pods = context.metrics_api_pods().await?;
-    let replicas = pods.into_iter().map(|(name, address)| match address {
-        // Node N has 10.244.N.0/24.
-        IpAddr::V4(v4) => Ok(Replica {
-            address,
-            node: v4.octets()[2],
-        }),
-        IpAddr::V6(_) => bail!("{name}: the pods' network is IPv4, yet its address is {address}"),
-    });
+    let replicas = pods
+        .into_iter()
+        .map(|(_, address)| RunningPod::at(address).map(Replica));
     replicas.collect()
 }
 
@@ -366,7 +329,7 @@ async fn endpoints(context: &Context) -> Result<Vec<String>> {
 }
 
 async fn endpoint_removed(context: &Context, replica: &Replica, since: Instant) -> Result<Duration> {
-    let address = replica.address.to_string();
+    let address = replica.0.address.to_string();
     let deadline = since + REMOVED_WITHIN;
     loop {
         let looked = since.elapsed();
@@ -405,7 +368,7 @@ async fn bring_back(context: &Context, replica: Option<&Replica>) -> Result<()> 
             .collect();
         if let Some(replica) = replica {
             // There is none unless it was cut off.
-            let _ = replica.run(context, &undo).await;
+            let _ = replica.0.run(context, &undo).await;
         }
     }
     both_serve(context).await

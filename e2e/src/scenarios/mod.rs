@@ -15,6 +15,7 @@ mod fake_kubelet;
 mod load;
 mod objects;
 mod pki;
+mod pod;
 mod stack;
 mod wait;
 
@@ -36,9 +37,9 @@ mod numbers;
 mod removal;
 
 mod repair;
-mod rolling_restart;
 mod sick_kubelets;
 mod typed_client;
+mod upgrade;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -60,9 +61,10 @@ pub(crate) enum Group {
     KubectlTop,
     /// Who is answered, and kubelets that misbehave.
     MetricsApi,
-    /// Repair, refusal and removal.
+    /// Repair, rotation, upgrade, refusal and removal.
     Operator,
-    /// Clusters whose kubelets have certificates of the cluster's CA.
+    /// Whose the registration is, other programs' clients and servers, and clusters whose kubelets have certificates of
+    /// the cluster's CA.
     Aggregation,
     /// Figures for the docs. They are run when they are named only.
     Measurements,
@@ -186,16 +188,16 @@ scenarios! {
 
     Operator Default "repair" 6 repair::everything_comes_back;
     Operator Default "certificate-rotation" 8 certificate_rotation::fails_no_read;
-    Operator Default "rolling-restart" 4 rolling_restart::fails_no_read;
+    Operator Default "upgrade" 6 upgrade::there_and_back_fails_no_read;
     Operator Default "bad-spec" 4 bad_spec::is_refused;
-    Operator Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
-    Operator Default "contested-object" 4 contested::is_named_and_left_alone;
     Operator Default "stack-deletion" 6 removal::of_the_stack;
     Operator Default "helm-uninstall" 4 removal::of_the_release;
     Operator Default "namespace-deletion" 5 removal::of_the_namespace;
     Operator Default "install-yaml" 5 install::by_manifest;
 
     Aggregation Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
+    Aggregation Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
+    Aggregation Default "contested-object" 4 contested::is_named_and_left_alone;
     Aggregation Csr "verify-signed" 5 kubelet_certificates::signed_are_verified;
     Aggregation Csr "aggregated-api" 5 aggregated_api::works_with_kubectl;
     Aggregation Csr "adopt" 6 adopt::there_and_back;

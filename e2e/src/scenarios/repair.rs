@@ -3,14 +3,18 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use contract::names::{CA_SECRET, NAME_LABEL, SERVING_SECRET};
+use contract::names::{
+    AUTH_READER_BINDING, CA_SECRET, MANAGED_BY, NAME_LABEL, READER_CLUSTER_ROLE, SERVING_SECRET,
+};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::access::{NODES, Server};
 use super::boundaries::pods;
 use super::context::Context;
+use super::load;
 use super::objects::Object;
+use super::pod::RunningPod;
 use super::wait::eventually;
 use crate::test::install_yaml::NAMESPACE;
 
@@ -18,6 +22,9 @@ use crate::test::install_yaml::NAMESPACE;
 const BACK_WITHIN: Duration = Duration::from_mins(1);
 /// A mounted Secret changes up to a minute and a half late.
 const SERVED_WITHIN: Duration = Duration::from_secs(150);
+
+/// How many leaders are killed.
+const KILLED: usize = 3;
 
 /// The serving certificate under constant questions, then each object, changed and deleted.
 pub(super) async fn everything_comes_back(context: &Context) -> Result<()> {
@@ -48,7 +55,94 @@ pub(super) async fn everything_comes_back(context: &Context) -> Result<()> {
         objects.len(),
         slowest.as_secs_f64()
     ));
-    Ok(())
+    let (taken_over, outcome) = load::during(context, killed_leaders(context)).await?;
+    context.say(format_args!(
+        "{KILLED} leaders killed while they put objects right; others had done so after at most {:.1} s; {} reads \
+         meanwhile, {} failed",
+        taken_over.as_secs_f64(),
+        outcome.answered,
+        outcome.failed.len()
+    ));
+    outcome.expect_no_failure().context("while leaders were killed")
+}
+
+/// Kills the operator, time and again, when it has put right the first of some objects. Gives the longest time until all
+/// were there again.
+async fn killed_leaders(context: &Context) -> Result<Duration> {
+    let objects = context.our_objects().await?;
+    // Those that no read needs.
+    let kinds = ["PodDisruptionBudget", "RoleBinding", "ClusterRole"];
+    let objects: Vec<_> = objects
+        .into_iter()
+        .filter(|object| kinds.contains(&object.kind()))
+        .filter(|object| object.kind() != "ClusterRole" || object.name() == READER_CLUSTER_ROLE)
+        .filter(|object| object.name() != AUTH_READER_BINDING)
+        .collect();
+    ensure!(objects.len() >= kinds.len(), "only {objects:?}");
+    let mut slowest = Duration::ZERO;
+    for _ in 0..KILLED {
+        for object in &objects {
+            let args = object.args();
+            let mut all = vec!["delete", "--wait=false"];
+            all.extend(args.iter().map(String::as_str));
+            context.kubectl(&all).await?;
+        }
+        let began = Instant::now();
+        let (name, leader) = leader(context).await?;
+        eventually("the first is back", BACK_WITHIN, async || {
+            let first = objects.first().context("none")?;
+            ensure!(
+                context.object(first).await?.uid() != first.uid(),
+                "not deleted yet"
+            );
+            Ok(())
+        })
+        .await?;
+        leader.kill(context, MANAGED_BY).await?;
+        // Its container would be started again in the same pod, later from time to time.
+        let args = [
+            "delete",
+            "pod",
+            &name,
+            "--namespace",
+            NAMESPACE,
+            "--force",
+            "--grace-period=0",
+        ];
+        context.kubectl(&args).await?;
+        for object in &objects {
+            back(context, object, object)
+                .await
+                .with_context(|| object.to_string())?;
+        }
+        slowest = slowest.max(began.elapsed());
+        eventually("another leads", BACK_WITHIN, async || {
+            let (now, _) = self::leader(context).await?;
+            ensure!(now != name, "it is still {name}");
+            Ok(())
+        })
+        .await?;
+    }
+    context.ready().await?;
+    Ok(slowest)
+}
+
+/// The pod that holds the operator's Lease.
+async fn leader(context: &Context) -> Result<(String, RunningPod)> {
+    let namespace = ["--namespace", NAMESPACE];
+    let lease = [
+        "get",
+        "lease",
+        MANAGED_BY,
+        "--output=jsonpath={.spec.holderIdentity}",
+    ];
+    let name = context.kubectl(&[lease.as_slice(), &namespace].concat()).await?;
+    let pod = ["get", "pod", &name, "--output=jsonpath={.status.podIP}"];
+    let address = context.kubectl(&[pod.as_slice(), &namespace].concat()).await?;
+    let address = address
+        .parse()
+        .with_context(|| format!("{name} has the address {address:?}"))?;
+    Ok((name, RunningPod::at(address)?))
 }
 
 /// Questions that must be answered after the last replica took up the new certificate.

@@ -33,6 +33,11 @@ pub(super) fn manifest(spec: &Value) -> Value {
 impl Context {
     /// Installs the chart by Helm. What is installed already is brought up to date.
     pub(super) async fn install(&self) -> Result<()> {
+        self.install_with(&[]).await
+    }
+
+    /// The same with these arguments of Helm.
+    pub(super) async fn install_with(&self, arguments: &[&str]) -> Result<()> {
         let releases = self
             .helm(&["list", "--namespace", NAMESPACE, "--deployed", "--short"])
             .await?;
@@ -51,7 +56,7 @@ impl Context {
             "--create-namespace",
             "--wait",
         ];
-        self.helm(&[args.as_slice(), &["--timeout", "90s"]].concat())
+        self.helm(&[args.as_slice(), &["--timeout", "90s"], arguments].concat())
             .await?;
         Ok(())
     }
