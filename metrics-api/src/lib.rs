@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod names;
 pub mod procfs;
 pub mod quantity;
+pub mod report;
 pub mod resources;
 pub mod run;
 pub mod scrape;

@@ -1,10 +1,13 @@
 //! Putting the parts together and running them until the end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context as _, anyhow, bail};
 use contract::names::{DEBUG_NODES_PATH, METRICS_GROUP, METRICS_VERSIONS};
-use extension_apiserver::{ApiGroup, Server, ServerBuilder, Status, VersionInfo};
+use extension_apiserver::{ApiGroup, FrontProxyRefusals, Server, ServerBuilder, Status, VersionInfo};
 use kube::{Api, Client, Config};
 use process::shutdown::CancellationToken;
 use prometheus_client::registry::Registry;
@@ -30,6 +33,7 @@ use crate::{
     metrics::{Metrics, Sizes},
     names::Names,
     procfs::Process,
+    report,
     resources::{NodeMetrics, PodMetrics},
     scrape::{
         board::Board,
@@ -154,7 +158,8 @@ impl Shared {
             clock,
             resolution: self.resolution,
         };
-        let report = Arc::clone(&self.board);
+        let (board, refusals) = (Arc::clone(&self.board), FrontProxyRefusals::default());
+        let refused = refusals.clone();
         let server = Server::builder(client, group, settings.serving)
             .limits(settings.limits)
             .tls(settings.tls)
@@ -163,8 +168,10 @@ impl Shared {
             .authorization(settings.authorization)
             .version(version())
             .registry(registry)
+            .front_proxy_refusals(refusals)
             .endpoint(DEBUG_NODES_PATH, move || {
-                serde_json::to_vec(&report.report()).map_err(|error| Status::internal(&error))
+                let report = report::report(&board, &refused, SystemTime::now());
+                serde_json::to_vec(&report).map_err(|error| Status::internal(&error))
             });
         let server = match settings.strict_transport_security {
             Some(value) => server.strict_transport_security(value),

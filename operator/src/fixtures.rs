@@ -66,6 +66,9 @@ pub(crate) fn node(name: &str, tls: TlsState, error: Option<NodeError>) -> NodeS
 pub(crate) fn replica(nodes: Vec<NodeState>) -> Replica {
     Replica {
         pod: "metrics-api-1".to_owned(),
-        report: Ok(NodeReport { nodes }),
+        report: Ok(NodeReport {
+            nodes,
+            front_proxy: None,
+        }),
     }
 }

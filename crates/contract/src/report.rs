@@ -11,6 +11,39 @@ use serde::{Deserialize, Serialize};
 pub struct NodeReport {
     /// One entry a node that metrics-api is told to scrape.
     pub nodes: Vec<NodeState>,
+    /// The last client that named a user as kube-apiserver's front proxy does and was not believed; absent if there was
+    /// none in the last minutes. Anybody who reaches the port can cause one: it explains reads that fail, and nothing
+    /// else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front_proxy: Option<FrontProxyRefusal>,
+}
+
+/// See [`NodeReport::front_proxy`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrontProxyRefusal {
+    /// What was wrong with its certificate.
+    pub fault: FrontProxyFault,
+    /// The same in one line.
+    pub message: String,
+    /// When, RFC 3339.
+    pub at: String,
+}
+
+/// What is wrong with a front-proxy certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FrontProxyFault {
+    /// It does not lead to the authority that kube-apiserver publishes for front proxies.
+    UnknownAuthority,
+    /// It has expired or is not valid yet.
+    Expired,
+    /// It is not for client authentication.
+    WrongUsage,
+    /// Its common name is not among those that kube-apiserver publishes.
+    NameNotAllowed,
+    /// Anything else.
+    #[serde(other)]
+    Other,
 }
 
 /// One node as this replica of metrics-api sees it.

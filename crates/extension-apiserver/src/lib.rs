@@ -51,6 +51,7 @@ pub mod memory;
 mod metrics;
 pub mod options;
 pub mod protobuf;
+pub mod refusals;
 mod request;
 pub mod resource;
 mod review;
@@ -67,6 +68,7 @@ pub use options::{
     ApiGroup, Authentication, Authorities, Authorization, FrontProxyFiles, Limits, NamedCertificate,
     ServingCertificate, TlsOptions, TlsVersion, VersionInfo,
 };
+pub use refusals::{FrontProxyFault, FrontProxyRefusal, FrontProxyRefusals};
 pub use resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
 pub use selector::check_label_selector;
 pub use server::{BoundServer, ServeError, Server, ServerBuilder};

@@ -37,6 +37,7 @@ use crate::options::{
     ApiGroup, Authentication, Authorities, Authorization, Limits, NamedCertificate, ServingCertificate,
     TlsOptions, VersionInfo,
 };
+use crate::refusals::FrontProxyRefusals;
 use crate::review::Reviews;
 use crate::status::Status;
 pub use crate::tls::{CertificateError, TlsError};
@@ -66,6 +67,7 @@ pub struct ServerBuilder {
     authorities: Authorities,
     tls: TlsOptions,
     strict_transport_security: Option<HeaderValue>,
+    refusals: FrontProxyRefusals,
 }
 
 /// Where to start: [`Server::builder`].
@@ -90,6 +92,7 @@ impl Server {
             authorities: Authorities::default(),
             tls: TlsOptions::default(),
             strict_transport_security: None,
+            refusals: FrontProxyRefusals::default(),
         }
     }
 }
@@ -168,6 +171,12 @@ impl ServerBuilder {
             strict_transport_security: Some(value),
             ..self
         }
+    }
+
+    /// Where to note who was refused though it spoke for somebody else.
+    #[must_use]
+    pub fn front_proxy_refusals(self, refusals: FrontProxyRefusals) -> Self {
+        Self { refusals, ..self }
     }
 
     /// Loads the certificate, reads the authentication `ConfigMap` and binds the address. Nothing is answered yet.
@@ -251,6 +260,7 @@ impl ServerBuilder {
             api: Api::new(self.group, self.version, self.endpoints, checks, ending),
             metrics,
             registry,
+            refusals: self.refusals,
         }
     }
 }

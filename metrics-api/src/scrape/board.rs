@@ -167,7 +167,10 @@ impl Board {
             .iter()
             .map(|(name, entry)| entry.state(name))
             .collect();
-        NodeReport { nodes }
+        NodeReport {
+            nodes,
+            front_proxy: None,
+        }
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Name, Entry>> {

@@ -8,24 +8,42 @@ use super::config::{AuthenticationConfig, FrontProxy};
 use super::peer::Judgement;
 use super::{Presented, User};
 
+/// What kube-apiservers call the header with the user's name.
+const USERNAME_HEADER: &str = "x-remote-user";
+
 /// Who a client with a judged certificate is: whom the front proxy names, or else the certificate's own user.
 pub(crate) fn identify(
     config: &AuthenticationConfig,
     judgement: &Judgement,
     headers: &HeaderMap,
 ) -> Presented {
-    let no_proxy = match (&judgement.front_proxy, &config.front_proxy) {
+    let proxy = config.front_proxy.as_ref();
+    let (no_proxy, refused) = match (&judgement.front_proxy, proxy) {
         (Ok(()), Some(proxy)) => match named(proxy, headers) {
             Ok(Some(user)) => return Presented::User(user),
-            Ok(None) => "the front proxy named no user",
-            Err(refusal) => return Presented::Refused(refusal),
+            Ok(None) => ("the front proxy named no user", None),
+            Err(reason) => return Presented::Refused { reason, proxy: None },
         },
-        (Ok(()), None) => "no front proxy is published",
-        (Err(refusal), _) => refusal,
+        (Ok(()), None) => ("no front proxy is published", None),
+        (Err(refusal), _) => (refusal.message.as_str(), Some(refusal)),
     };
     match &judgement.user {
         Ok(user) => Presented::User(user.clone()),
-        Err(no_user) => Presented::Refused(format!("{no_proxy}; {no_user}")),
+        Err(no_user) => Presented::Refused {
+            reason: format!("{no_proxy}; {no_user}"),
+            proxy: refused.filter(|_| names_somebody(proxy, headers)).cloned(),
+        },
+    }
+}
+
+/// Whether the client names a user as a front proxy does.
+fn names_somebody(proxy: Option<&FrontProxy>, headers: &HeaderMap) -> bool {
+    match proxy {
+        Some(proxy) => proxy
+            .username_headers
+            .iter()
+            .any(|name| headers.contains_key(name)),
+        None => headers.contains_key(USERNAME_HEADER),
     }
 }
 

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, header};
 
+use crate::refusals::FrontProxyFault;
+
 /// Group of everybody whose name is known.
 const AUTHENTICATED: &str = "system:authenticated";
 /// Group of everybody else.
@@ -70,8 +72,21 @@ pub(crate) enum Presented {
     User(User),
     /// Nothing: the connection came without a certificate, so headers count for nothing.
     Nothing,
-    /// A certificate that proves nothing here. The reason is for the log.
-    Refused(String),
+    /// A certificate that proves nothing here.
+    Refused {
+        /// Why, for the log.
+        reason: String,
+        /// Why it is not the front proxy's, if the client named a user as that does.
+        proxy: Option<NoProxy>,
+    },
+}
+
+/// Why a certificate is not the front proxy's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NoProxy {
+    pub(crate) fault: FrontProxyFault,
+    /// In one line.
+    pub(crate) message: String,
 }
 
 /// The bearer token of a request.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::CertificateError;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use tokio::sync::watch;
@@ -11,7 +12,8 @@ use x509_parser::certificate::X509Certificate;
 
 use super::config::{AuthenticationConfig, FrontProxy, Roots};
 use super::watch::Published;
-use super::{Presented, User, headers};
+use super::{NoProxy, Presented, User, headers};
+use crate::refusals::FrontProxyFault;
 
 /// How long a judgement is kept at most, so that what passes with time (an authority's end) is seen.
 const KEPT: Duration = Duration::from_mins(1);
@@ -22,7 +24,7 @@ const LONGEST_CHAIN: (usize, usize) = (8, 16 * 1024);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Judgement {
     /// Whether it is the front proxy's.
-    pub(crate) front_proxy: Result<(), String>,
+    pub(crate) front_proxy: Result<(), NoProxy>,
     /// The user that it is itself.
     pub(crate) user: Result<User, String>,
     /// When the first certificate of the chain ends.
@@ -44,7 +46,7 @@ pub(crate) fn judge(config: &AuthenticationConfig, chain: &[CertificateDer<'_>],
     let Some(leaf) = leaf else {
         let undecodable = "the certificate cannot be decoded".to_owned();
         return Judgement {
-            front_proxy: Err(undecodable.clone()),
+            front_proxy: Err(no_proxy(FrontProxyFault::Invalid, undecodable.clone())),
             user: Err(undecodable),
             not_after: now,
         };
@@ -62,18 +64,26 @@ fn front_proxy(
     leaf: &X509Certificate<'_>,
     chain: &[CertificateDer<'_>],
     now: UnixTime,
-) -> Result<(), String> {
-    let proxy = proxy.ok_or("no authority of a front proxy is published")?;
-    verify(&proxy.roots, chain, now).map_err(|error| format!("by requestheader-client-ca-file: {error}"))?;
+) -> Result<(), NoProxy> {
+    let Some(proxy) = proxy else {
+        let message = "no authority of a front proxy is published".to_owned();
+        return Err(no_proxy(FrontProxyFault::NotPublished, message));
+    };
+    verify(&proxy.roots, chain, now).map_err(|Unverified { fault, message }| {
+        no_proxy(fault, format!("by requestheader-client-ca-file: {message}"))
+    })?;
     let name = common_name(leaf).unwrap_or_default();
     if proxy.allowed_names.is_empty() || proxy.allowed_names.iter().any(|allowed| allowed == name) {
         Ok(())
     } else {
         let allowed = &proxy.allowed_names;
-        Err(format!(
-            "common name {name:?} is not in requestheader-allowed-names {allowed:?}"
-        ))
+        let message = format!("common name {name:?} is not in requestheader-allowed-names {allowed:?}");
+        Err(no_proxy(FrontProxyFault::NameNotAllowed, message))
     }
+}
+
+fn no_proxy(fault: FrontProxyFault, message: String) -> NoProxy {
+    NoProxy { fault, message }
 }
 
 fn user(
@@ -83,7 +93,7 @@ fn user(
     now: UnixTime,
 ) -> Result<User, String> {
     let client_ca = client_ca.ok_or("no authority of client certificates is published")?;
-    verify(client_ca, chain, now).map_err(|error| format!("by client-ca-file: {error}"))?;
+    verify(client_ca, chain, now).map_err(|error| format!("by client-ca-file: {}", error.message))?;
     let name = common_name(leaf)
         .filter(|name| !name.is_empty())
         .ok_or("the certificate has no common name")?;
@@ -103,17 +113,46 @@ fn common_name<'a>(leaf: &'a X509Certificate<'_>) -> Option<&'a str> {
     leaf.subject().iter_common_name().last()?.as_str().ok()
 }
 
+/// Why a chain does not hold.
+struct Unverified {
+    fault: FrontProxyFault,
+    message: String,
+}
+
 /// Whether the chain leads to one of `roots`, is valid at `now` and is meant for clients.
-fn verify(roots: &Roots, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), String> {
-    let (leaf, intermediates) = chain.split_first().ok_or("there is no certificate")?;
+fn verify(roots: &Roots, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Unverified> {
+    let unverified = |fault, message: &str| Unverified {
+        fault,
+        message: message.to_owned(),
+    };
+    let (leaf, intermediates) = chain
+        .split_first()
+        .ok_or_else(|| unverified(FrontProxyFault::Invalid, "there is no certificate"))?;
     let roots = roots.at(now);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, crate::tls::provider())
         .build()
-        .map_err(|_| "every authority has expired".to_owned())?;
+        .map_err(|_| unverified(FrontProxyFault::UnknownAuthority, "every authority has expired"))?;
     match verifier.verify_client_cert(leaf, intermediates, now) {
         Ok(_) => Ok(()),
-        Err(rustls::Error::InvalidCertificate(error)) => Err(format!("{error:?}")),
-        Err(error) => Err(error.to_string()),
+        Err(rustls::Error::InvalidCertificate(error)) => {
+            Err(unverified(fault(&error), &format!("{error:?}")))
+        }
+        Err(error) => Err(unverified(FrontProxyFault::Invalid, &error.to_string())),
+    }
+}
+
+fn fault(error: &CertificateError) -> FrontProxyFault {
+    match error {
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => FrontProxyFault::Expired,
+        // The signature does not hold when an authority was made anew under the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => FrontProxyFault::UnknownAuthority,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            FrontProxyFault::WrongUsage
+        }
+        _ => FrontProxyFault::Invalid,
     }
 }
 
@@ -175,9 +214,10 @@ impl Peer {
     ) -> Presented {
         if self.too_long {
             let (certificates, bytes) = LONGEST_CHAIN;
-            return Presented::Refused(format!(
-                "the chain is longer than {certificates} certificates or {bytes} bytes"
-            ));
+            return Presented::Refused {
+                reason: format!("the chain is longer than {certificates} certificates or {bytes} bytes"),
+                proxy: None,
+            };
         }
         if self.chain.is_empty() {
             return Presented::Nothing;

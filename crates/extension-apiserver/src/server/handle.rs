@@ -20,11 +20,12 @@ use crate::answer::{self, Api};
 use crate::authn::peer::Peer;
 use crate::authn::token::TokenReviews;
 use crate::authn::watch::Config;
-use crate::authn::{Presented, User, bearer_token};
+use crate::authn::{NoProxy, Presented, User, bearer_token};
 use crate::authz::Authorizer;
 use crate::body::Body;
 use crate::metrics::{Authenticated, GaugeGuard, Metrics};
 use crate::options::Limits;
+use crate::refusals::FrontProxyRefusals;
 use crate::request::{RequestInfo, request_info};
 use crate::review::ReviewError;
 use crate::status::Status;
@@ -49,6 +50,7 @@ pub(crate) struct Handler {
     pub(crate) strict_transport_security: Option<HeaderValue>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) registry: Registry,
+    pub(crate) refusals: FrontProxyRefusals,
 }
 
 /// A place among the requests in flight, kept until the answer is sent.
@@ -188,7 +190,7 @@ impl Handler {
         parts: &request::Parts,
     ) -> Result<User, Status> {
         let token = bearer_token(&parts.headers);
-        if matches!(presented, Presented::Refused(_)) && token.is_none() {
+        if matches!(presented, Presented::Refused { .. }) && token.is_none() {
             // An authority may be newer than what has been read: a rotation must not cost a request.
             self.config.refresh().await;
             presented = peer.present(&self.config.published(), &parts.headers, UnixTime::now());
@@ -199,15 +201,18 @@ impl Handler {
                 peer.recognize();
                 return Ok(user);
             }
-            Presented::Refused(reason) => Some(reason),
+            Presented::Refused { reason, proxy } => Some((reason, proxy)),
             Presented::Nothing => None,
         };
         let Some(token) = token else {
-            let Some(reason) = refused else {
+            let Some((reason, proxy)) = refused else {
                 self.metrics.authenticated(Authenticated::Anonymous);
                 return Ok(User::anonymous());
             };
             tracing::debug!(%reason, "refused a client certificate");
+            if let Some(NoProxy { fault, message }) = proxy {
+                self.refusals.record(fault, &message);
+            }
             self.metrics.authenticated(Authenticated::Refused);
             return Err(Status::unauthorized());
         };

@@ -54,7 +54,7 @@ fn user(name: &str, groups: &[&str]) -> Presented {
 
 fn reason(presented: Presented) -> String {
     match presented {
-        Presented::Refused(reason) => reason,
+        Presented::Refused { reason, .. } => reason,
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -343,7 +343,7 @@ proptest! {
                 prop_assert!(user.groups.iter().all(|group| !group.is_empty()));
                 prop_assert!(user.extra.keys().all(|key| !key.is_empty()));
             }
-            Presented::Refused(reason) => prop_assert!(!reason.is_empty()),
+            Presented::Refused { reason, .. } => prop_assert!(!reason.is_empty()),
             Presented::Nothing => prop_assert!(false, "a certificate is something"),
         }
     }

@@ -233,7 +233,7 @@ fn front_proxy_headers(bytes: &[u8]) {
             };
             assert!(user.groups.iter().all(wants), "{:?}", user.groups);
         }
-        Presented::Refused(reason) => assert!(!reason.is_empty()),
+        Presented::Refused { reason, .. } => assert!(!reason.is_empty()),
         Presented::Nothing => panic!("a certificate is something"),
     }
 }

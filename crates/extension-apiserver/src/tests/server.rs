@@ -38,8 +38,9 @@ use super::published;
 use crate::json::{JsonArray, JsonObject};
 use crate::memory::{Kind, Memory};
 use crate::{
-    ApiGroup, Authentication, Authorities, FrontProxyFiles, Item, Key, Limits, ListScope, NamedCertificate,
-    Resource, ResourceInfo, ServeError, Server, ServingCertificate, Status, TlsOptions, TlsVersion,
+    ApiGroup, Authentication, Authorities, FrontProxyFault, FrontProxyFiles, FrontProxyRefusals, Item, Key,
+    Limits, ListScope, NamedCertificate, Resource, ResourceInfo, ServeError, Server, ServingCertificate,
+    Status, TlsOptions, TlsVersion,
 };
 
 const NAME: &str = "metrics-api.system.svc";
@@ -123,6 +124,7 @@ struct World {
     cluster: Arc<Cluster>,
     directory: tempfile::TempDir,
     count: usize,
+    refusals: FrontProxyRefusals,
 }
 
 struct Running {
@@ -150,6 +152,7 @@ impl World {
             cluster,
             directory: tempfile::tempdir().unwrap(),
             count: 1,
+            refusals: FrontProxyRefusals::default(),
         };
         world.store(&world.serving.server(NAME));
         world
@@ -178,7 +181,9 @@ impl World {
             certificate: self.path("tls.crt"),
             key: self.path("tls.key"),
         };
-        Server::builder(self.cluster.client(), group, certificate).limits(limits())
+        Server::builder(self.cluster.client(), group, certificate)
+            .limits(limits())
+            .front_proxy_refusals(self.refusals.clone())
     }
 
     async fn start(&self) -> Running {

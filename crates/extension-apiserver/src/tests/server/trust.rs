@@ -68,16 +68,29 @@ async fn a_certificate_that_proves_nothing_is_refused_unless_a_token_comes_too()
     let world = World::new();
     let running = world.start().await;
     let past = "2021-01-01T00:00:00Z".parse().unwrap();
-    for leaf in [
-        Authority::new("front-proxy-ca").client("front-proxy-client"),
-        world.proxies.leaf("front-proxy-client").ends(past).client(),
-        world.proxies.client("somebody"),
+    for (leaf, fault) in [
+        // Of the same name, but another key.
+        (
+            Authority::new("front-proxy-ca").client("front-proxy-client"),
+            FrontProxyFault::UnknownAuthority,
+        ),
+        (
+            world.proxies.leaf("front-proxy-client").ends(past).client(),
+            FrontProxyFault::Expired,
+        ),
+        (world.proxies.client("somebody"), FrontProxyFault::NameNotAllowed),
+        (
+            world.proxies.leaf("front-proxy-client").server(),
+            FrontProxyFault::WrongUsage,
+        ),
     ] {
         let mut connection = world.connect(&running, Some(&leaf), Http::Two).await;
         let token = [JANE[0], ("authorization", "Bearer token-jane")];
         assert_eq!(connection.get(THINGS, &token).await.code, 200);
         let answer = connection.get(THINGS, &JANE).await;
         assert_eq!((answer.code, answer.message().as_str()), (401, "Unauthorized"));
+        let refusal = world.refusals.last().unwrap();
+        assert_eq!(refusal.fault, fault, "{}", refusal.message);
     }
     let admin = world
         .clients
