@@ -214,6 +214,10 @@ impl State {
                                 },
                             ),
                             "fieldSelector" if value.starts_with("spec.signerName=") => true,
+                            "fieldSelector" if value.starts_with("status.phase=") => {
+                                let phase = object.pointer("/status/phase").and_then(Value::as_str);
+                                phase == value.strip_prefix("status.phase=")
+                            }
                             "fieldSelector" => value
                                 .strip_prefix("metadata.name=")
                                 .is_some_and(|name| object.pointer("/metadata/name").unwrap() == name),

@@ -169,7 +169,7 @@ fn slim(node: &mut Node) {
 }
 
 /// Whether nobody has decided.
-fn is_pending(request: &CertificateSigningRequest) -> bool {
+pub(crate) fn is_pending(request: &CertificateSigningRequest) -> bool {
     let status = request.status.as_ref();
     let mut conditions = status
         .iter()

@@ -1,11 +1,13 @@
 //! What exists, what the control plane publishes, what answers.
 
 mod seen;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use contract::names;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -18,6 +20,7 @@ use crate::{monitoring, reports, rotation};
 
 pub(crate) use seen::serving_port;
 pub use seen::{Conflict, NodeFacts, Observed, Part, Read, Replica};
+pub(crate) use trouble::awaits_certificate;
 
 /// Nodes asked for at once: a Node is some 15 kB, most of it images and fields that are dropped on arrival.
 const NODE_PAGE: u32 = 100;
@@ -117,6 +120,7 @@ impl Observer {
             |slices| ready_endpoints(&slices.items),
         );
         Ok(Observed {
+            at: Timestamp::now(),
             namespace: self.namespace.clone(),
             nodes: self
                 .nodes
@@ -158,6 +162,11 @@ impl Observer {
         let served = rotation::served(&observed.pods, &observed.namespace, bundle.unwrap_or_default());
         let replicas = self.reports.read(&observed.pods, bundle);
         (observed.replicas, observed.served) = tokio::join!(replicas, served);
+    }
+
+    /// Looks for what failures have to do with, after everything else is known.
+    pub async fn trouble(&self, observed: &mut Observed) {
+        trouble::look(&self.client, observed).await;
     }
 
     fn own<K>(&self) -> Api<K>

@@ -257,6 +257,7 @@ impl Reconciler {
                 "failed to see whether the former metrics server still runs"
             ),
         }
+        self.observer.trouble(&mut observed).await;
         observed.conflicts = applied.conflicts;
         self.contested = !applied.contests.is_empty();
         observed.contests = applied.contests;

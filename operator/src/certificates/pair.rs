@@ -92,7 +92,7 @@ impl KeyPair {
     }
 
     /// The certificate, DER.
-    pub(super) fn certificate(&self) -> &CertificateDer<'static> {
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 

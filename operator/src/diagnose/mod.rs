@@ -1,22 +1,23 @@
 //! From everything observed to findings: what is wrong, the evidence, and what to do.
 
+mod certificates;
 mod front_proxy;
 mod kubelets;
 mod pods;
+mod reads;
 mod table;
 
 use contract::names;
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::ResourceExt as _;
 
 pub use front_proxy::{allowed_names, publishes_front_proxy};
 use kubelets::survey;
 pub use kubelets::{FailingGroup, Kubelets};
+pub use reads::available;
 pub use table::{Entry, Reason};
 
 use crate::api::TlsMode;
-use crate::cluster;
-use crate::observe::{Observed, Part, Read};
+use crate::observe::{self, Observed, Part};
 use crate::plan::{self, Plan, Refusal, Registration};
 
 /// How much a finding matters.
@@ -148,12 +149,8 @@ fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>, kubelets: &Ku
         findings.extend(front_proxy::finding(observed.authentication.as_ref()));
     }
     findings.extend(pods::findings(observed));
-    // Without a ready replica there is nobody to read from: why that is so is found above.
-    if let Read::Failed { version, reason } = &observed.read
-        && observed.ready_endpoints > 0
-    {
-        findings.push(read_failed(observed, version, reason));
-    }
+    reads::findings(observed, &mut findings);
+    certificates::findings(observed, outcome.ok(), &mut findings);
     of_kubelets(observed, outcome, kubelets, &mut findings);
     findings.sort_by_key(|finding| (finding.severity, finding.reason));
     findings
@@ -209,6 +206,20 @@ fn of_kubelets(
         );
         findings.push(Finding::new(Reason::Kubelet(group.class), severity, evidence));
     }
+    let waits = |group: &FailingGroup| observe::awaits_certificate(group.class);
+    let approves = outcome.is_ok_and(|plan| plan.kubelet.approves.is_some());
+    if !approves && !observed.pending_requests.is_empty() && kubelets.failing.iter().any(waits) {
+        let evidence = format!(
+            "{} requests of kubelets for serving certificates wait for approval: {}",
+            observed.pending_requests.len(),
+            names_of(observed.pending_requests.iter().map(String::as_str))
+        );
+        findings.push(Finding::new(
+            Reason::KubeletCertificatesPending,
+            Severity::Warning,
+            evidence,
+        ));
+    }
     if !kubelets.pinned.is_empty() {
         let evidence = format!(
             "{} of {} kubelets are trusted by a pinned key: {}",
@@ -253,41 +264,6 @@ fn names_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     } else {
         text
     }
-}
-
-fn read_failed(observed: &Observed, version: &str, reason: &str) -> Finding {
-    let condition = observed
-        .api_services
-        .iter()
-        .find(|service| service.name_any() == cluster::api_service_name(version))
-        .map(available)
-        .filter(|(status, _)| status != "True")
-        .map(|(status, reason)| format!(" (its APIService is Available={status}, {reason})"))
-        .unwrap_or_default();
-    let evidence = format!(
-        "Listing nodes of {}/{version} failed: {reason}{condition}",
-        names::METRICS_GROUP
-    );
-    Finding::new(Reason::ReadFailed, Severity::Failure, evidence)
-}
-
-/// Status and reason of an `APIService`'s condition Available.
-#[must_use]
-pub fn available(service: &APIService) -> (String, String) {
-    service
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref())
-        .and_then(|conditions| conditions.iter().find(|condition| condition.type_ == "Available"))
-        .map_or_else(
-            || ("Unknown".to_owned(), String::new()),
-            |condition| {
-                (
-                    condition.status.clone(),
-                    condition.reason.clone().unwrap_or_default(),
-                )
-            },
-        )
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Every kind of finding: its name, what it means and what to do. Status, events and documentation read this table.
 
-use contract::report::ErrorClass;
+mod reads;
+
+use contract::report::{ErrorClass, FrontProxyFault};
 
 /// A kind of finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +27,14 @@ pub enum Reason {
     AggregationDisabled,
     /// One authority signs front proxies and ordinary clients.
     FrontProxyAuthorityShared,
+    /// metrics-api does not believe kube-apiserver's front proxy.
+    FrontProxy(FrontProxyFault),
+    /// kube-apiserver does not trust metrics-api's serving certificate.
+    ServingCertificateNotTrusted,
+    /// kube-apiserver does not reach metrics-api's Pods, which answer the operator.
+    ControlPlaneCannotReachPods,
+    /// A serving certificate was not renewed in time.
+    CertificateExpires,
     /// metrics-api's image cannot be pulled.
     ImagePullFailed,
     /// A Pod finds no node.
@@ -43,6 +53,10 @@ pub enum Reason {
     ReadFailed,
     /// A replica does not tell what it knows about kubelets.
     ReportUnavailable,
+    /// Namespaces cannot be deleted.
+    NamespacesStuck,
+    /// Kubelets wait for somebody to approve their serving certificates.
+    KubeletCertificatesPending,
     /// The server whose `APIService` was adopted still runs.
     FormerServerRuns,
     /// Kubelets are trusted by a pinned key.
@@ -75,6 +89,14 @@ impl Reason {
             Self::ForeignApiService,
             Self::AggregationDisabled,
             Self::FrontProxyAuthorityShared,
+            Self::FrontProxy(FrontProxyFault::UnknownAuthority),
+            Self::FrontProxy(FrontProxyFault::Expired),
+            Self::FrontProxy(FrontProxyFault::WrongUsage),
+            Self::FrontProxy(FrontProxyFault::NameNotAllowed),
+            Self::FrontProxy(FrontProxyFault::Other),
+            Self::ServingCertificateNotTrusted,
+            Self::ControlPlaneCannotReachPods,
+            Self::CertificateExpires,
             Self::ImagePullFailed,
             Self::Unschedulable,
             Self::PodsRefused,
@@ -87,6 +109,8 @@ impl Reason {
         .chain([
             Self::ReadFailed,
             Self::ReportUnavailable,
+            Self::NamespacesStuck,
+            Self::KubeletCertificatesPending,
             Self::FormerServerRuns,
             Self::KubeletsPinned,
             Self::KubeletsNotVerified,
@@ -98,6 +122,8 @@ impl Reason {
     pub fn name(self) -> String {
         match self {
             Self::Kubelet(class) => format!("Kubelet{class}"),
+            Self::FrontProxy(FrontProxyFault::Other) => "FrontProxyRefused".to_owned(),
+            Self::FrontProxy(fault) => format!("FrontProxy{fault:?}"),
             other => format!("{other:?}"),
         }
     }
@@ -185,18 +211,19 @@ impl Reason {
                 "metrics-api's Deployment makes no progress.",
                 "See `kubectl describe deployment metrics-api` and its Pods in the operator's namespace.",
             ),
-            Self::ReadFailed => (
-                "kube-apiserver does not get an answer from metrics-api.",
-                "kube-apiserver must reach metrics-api's Pods (port 10250) or its Service (port 443): look for \
-                 network policies, firewalls between control plane and Pods, and proxy variables in kube-apiserver's \
-                 environment without .svc in no_proxy.",
-            ),
+            Self::ReadFailed
+            | Self::FrontProxy(_)
+            | Self::ServingCertificateNotTrusted
+            | Self::ControlPlaneCannotReachPods
+            | Self::CertificateExpires
+            | Self::NamespacesStuck => reads::entry(self),
             Self::Kubelet(class) => kubelet(class),
             Self::ReportUnavailable => (
                 "The operator cannot ask a replica of metrics-api what it knows about kubelets.",
                 "The operator must reach metrics-api's Pods on port 10250: look for network policies. After a change of \
                  certificates it passes within two minutes.",
             ),
+            Self::KubeletCertificatesPending => KUBELET_CERTIFICATES_PENDING,
             Self::FormerServerRuns => FORMER_SERVER_RUNS,
             Self::KubeletsPinned => (
                 "Their certificates are not signed by the cluster's CA (kubeadm's default), so mode Auto trusts each \
@@ -219,6 +246,13 @@ const FORMER_SERVER_RUNS: (&str, &str) = (
      back when the MetricsStack is deleted.",
     "Remove its Deployment when you are content with the new one. `helm uninstall` or deleting its manifests \
      takes the APIService too; the operator registers itself again within seconds.",
+);
+
+const KUBELET_CERTIFICATES_PENDING: (&str, &str) = (
+    "Kubelets with serverTLSBootstrap: true get their serving certificates when somebody approves their requests, and \
+     nobody does.",
+    "Set spec.kubelet.approveServingCertificates: true, and the operator approves those that are in order; or approve \
+     them yourself (kubectl get csr; kubectl certificate approve NAME).",
 );
 
 const OBJECT_CONTESTED: (&str, &str) = (

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::fixtures::{self, planned, replica, two_nodes};
-use crate::observe::{Conflict, Replica};
+use crate::observe::{Conflict, Read, Replica};
 
 fn found(spec: &serde_json::Value, observed: &Observed) -> Vec<Finding> {
     diagnose(observed, planned(spec, observed).as_ref()).findings

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use contract::names;
 use contract::report::NodeReport;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Taint};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -21,6 +22,8 @@ use crate::rotation::Served;
 /// Everything seen. Plain data: nothing here asks the cluster again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
+    /// When it was.
+    pub at: Timestamp,
     /// The operator's namespace.
     pub namespace: String,
     /// Every Node, with what scheduling needs. Those of an earlier look where they cannot be read now.
@@ -52,6 +55,10 @@ pub struct Observed {
     pub api_servers: Vec<(SocketAddr, Option<Read>)>,
     /// Result of a list through the aggregators.
     pub read: Read,
+    /// Namespaces that cannot be deleted because of the group, as far as something fails.
+    pub stuck_namespaces: Vec<String>,
+    /// Requests of kubelets for serving certificates that nobody has decided on, where kubelets may wait for that.
+    pub pending_requests: Vec<String>,
     /// Objects with a name of ours but without our label. They were not touched.
     pub conflicts: Vec<Conflict>,
     /// Objects of ours that somebody else keeps changing.

@@ -3,16 +3,24 @@
 
 use std::borrow::Cow;
 
+use contract::report::FrontProxyFault;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::api::{ApiServerStatus, FindingStatus, MetricsStackStatus};
 use crate::diagnose::Reason;
 
 /// Kinds of findings that quote an error of somebody else.
-const QUOTING: [Reason; 6] = [
+const QUOTING: [Reason; 13] = [
     Reason::NotObserved,
     Reason::ApplyFailed,
     Reason::ReadFailed,
+    Reason::ControlPlaneCannotReachPods,
+    Reason::ServingCertificateNotTrusted,
+    Reason::FrontProxy(FrontProxyFault::UnknownAuthority),
+    Reason::FrontProxy(FrontProxyFault::Expired),
+    Reason::FrontProxy(FrontProxyFault::WrongUsage),
+    Reason::FrontProxy(FrontProxyFault::NameNotAllowed),
+    Reason::FrontProxy(FrontProxyFault::Other),
     Reason::ReportUnavailable,
     Reason::ContainerCrashing,
     Reason::ContainerNotStarting,

@@ -1,0 +1,123 @@
+use contract::report::FrontProxyFault;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fixtures::{replica, two_nodes};
+
+/// A read that failed in this way, of an `APIService` whose condition says that.
+fn failed(reason: &str, condition: &Value) -> Observed {
+    let service = json!({
+        "metadata": {"name": "v1.metrics.k8s.io"},
+        "status": {"conditions": [condition]},
+    });
+    Observed {
+        ready_endpoints: 1,
+        read: Read::Failed {
+            version: "v1".to_owned(),
+            reason: reason.to_owned(),
+        },
+        api_services: vec![serde_json::from_value(service).unwrap()],
+        replicas: vec![replica(Vec::new())],
+        ..two_nodes()
+    }
+}
+
+fn unavailable(message: &str) -> Value {
+    json!({"type": "Available", "status": "False", "reason": "FailedDiscoveryCheck", "message": message})
+}
+
+fn found(observed: &Observed) -> Finding {
+    let mut all = Vec::new();
+    findings(observed, &mut all);
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+/// What kube-apiserver says where it is cut off from the Pods, or does not trust their certificate.
+#[test]
+fn what_kube_aggregator_says_tells_causes_apart() {
+    const UNAVAILABLE: &str = "the server is currently unable to handle the request (503)";
+    let cases = [
+        (
+            r#"failing or missing response from https://10.244.1.5:10250/apis/metrics.k8s.io/v1: Get "https://10.244.1.5:10250/apis/metrics.k8s.io/v1": dial tcp 10.244.1.5:10250: connect: no route to host"#,
+            Reason::ControlPlaneCannotReachPods,
+        ),
+        (
+            r#"failing or missing response from https://10.96.0.9:443/apis/metrics.k8s.io/v1: Get "https://10.96.0.9:443/apis/metrics.k8s.io/v1": net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)"#,
+            Reason::ControlPlaneCannotReachPods,
+        ),
+        (
+            r#"failing or missing response from https://10.244.1.5:10250/apis/metrics.k8s.io/v1: Get "https://10.244.1.5:10250/apis/metrics.k8s.io/v1": tls: failed to verify certificate: x509: certificate signed by unknown authority"#,
+            Reason::ServingCertificateNotTrusted,
+        ),
+        (
+            "bad status from https://10.244.1.5:10250/apis/metrics.k8s.io/v1: 404",
+            Reason::ReadFailed,
+        ),
+    ];
+    for (message, reason) in cases {
+        let finding = found(&failed(UNAVAILABLE, &unavailable(message)));
+        assert_eq!((finding.reason, finding.severity), (reason, Severity::Failure));
+        assert!(finding.evidence.contains(message) && finding.evidence.contains(UNAVAILABLE));
+    }
+    let dial = "error trying to reach service: dial tcp 10.244.1.5:10250: i/o timeout (503)";
+    let works = json!({"type": "Available", "status": "True"});
+    assert_eq!(
+        found(&failed(dial, &works)).reason,
+        Reason::ControlPlaneCannotReachPods
+    );
+    // The operator does not reach them either: then it is not the control plane's way to them.
+    let mut unreachable = failed(dial, &works);
+    unreachable.replicas[0].report = Err("no route".to_owned());
+    assert_eq!(found(&unreachable).reason, Reason::ReadFailed);
+}
+
+#[test]
+fn who_is_unauthorized_has_a_front_proxy_certificate_that_metrics_api_refuses() {
+    let refused = |fault, at: &str| {
+        let mut replica = replica(Vec::new());
+        replica.report.as_mut().unwrap().front_proxy = Some(FrontProxyRefusal {
+            fault,
+            message: format!("because of {at}"),
+            at: at.to_owned(),
+        });
+        replica
+    };
+    let works = json!({"type": "Available", "status": "True"});
+    let mut observed = failed("Unauthorized (401)", &works);
+    assert_eq!(found(&observed).reason, Reason::ReadFailed);
+    observed.replicas = vec![
+        refused(FrontProxyFault::Expired, "2026-11-24T05:00:01Z"),
+        refused(FrontProxyFault::NameNotAllowed, "2026-11-24T05:00:00Z"),
+    ];
+    let finding = found(&observed);
+    assert_eq!(finding.reason, Reason::FrontProxy(FrontProxyFault::Expired));
+    assert!(
+        finding.evidence.ends_with("because of 2026-11-24T05:00:01Z"),
+        "{}",
+        finding.evidence
+    );
+    // Somebody else may have knocked: what fails otherwise has another cause.
+    observed.read = Read::Failed {
+        version: "v1".to_owned(),
+        reason: "Forbidden (403)".to_owned(),
+    };
+    assert_eq!(found(&observed).reason, Reason::ReadFailed);
+}
+
+#[test]
+fn namespaces_that_cannot_be_deleted_are_counted_and_three_named() {
+    let observed = Observed {
+        stuck_namespaces: ["a", "b", "c", "d"].map(str::to_owned).to_vec(),
+        ..two_nodes()
+    };
+    let finding = found(&observed);
+    assert_eq!(
+        (finding.reason, finding.severity),
+        (Reason::NamespacesStuck, Severity::Warning)
+    );
+    assert_eq!(
+        finding.evidence,
+        "4 namespaces cannot be deleted: a, b, c and 1 more"
+    );
+}
