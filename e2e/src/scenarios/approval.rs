@@ -13,11 +13,21 @@ use super::wait::eventually;
 const WITHIN: Duration = Duration::from_mins(1);
 const NODE_USER: &str = "system:node:node-1";
 
-/// A cluster with `serverTLSBootstrap: true` in which nobody approves anything comes to mode `Verify` by itself; then
+/// A cluster with `serverTLSBootstrap: true` in which nobody approves anything is told so, and comes to mode `Verify` by
+/// itself if the stack says so; then
 /// forged requests of each kind are denied, and one for an address that the Node does not have waits.
 pub(super) async fn of_kubelets_only(context: &Context) -> Result<()> {
     clean(context).await?;
     context.install().await?;
+    context.apply_stack(&Value::Null).await?;
+    eventually("requests that nobody approves are named", WITHIN, async || {
+        context
+            .stack()
+            .await?
+            .expect_finding("KubeletCertificatesPending")?;
+        Ok(())
+    })
+    .await?;
     let spec = json!({"kubelet": {"approveServingCertificates": true, "tls": {"mode": "Verify"}}});
     context.apply_stack(&spec).await?;
     let stack = context.ready().await?;

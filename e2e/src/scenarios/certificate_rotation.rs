@@ -20,6 +20,8 @@ use crate::test::install_yaml::NAMESPACE;
 const MINIMUM_AGE: &str = "CERTIFICATE_MINIMUM_AGE";
 /// The Secret that somebody else keeps: the one that the operator may read by default.
 const GIVEN: &str = "metrics-api-tls";
+/// How long a certificate is good for that should have been renewed: less than a sixth of its lifetime.
+const LATE: Duration = Duration::from_mins(8);
 /// How often is looked at the certificates.
 const LOOK: Duration = Duration::from_secs(1);
 /// Time for an authority to be replaced after it is due.
@@ -93,10 +95,15 @@ async fn somebody_elses(context: &Context) -> Result<()> {
     let name = format!("{METRICS_API}.{NAMESPACE}.svc");
     let spec = json!({"certificates": {"issuer": "Secret", "secretName": GIVEN}});
     let authority = Authority::new("somebody else's")?;
-    let (certificate, key) = authority.server(&name)?;
+    let (certificate, key) = authority.server_for(&name, LATE)?;
     give(context, &certificate, &key, &authority.pem).await?;
     context.apply_stack(&spec).await?;
     served(context, &certificate).await.context("somebody else's")?;
+    eventually("that it was not renewed in time is named", SLACK, async || {
+        context.stack().await?.expect_finding("CertificateExpires")?;
+        Ok(())
+    })
+    .await?;
     eventually("only its authority is trusted", SLACK, async || {
         let stored = secret(context, SERVING_SECRET).await?;
         ensure!(

@@ -12,16 +12,11 @@ use serde_json::{Value, json};
 use super::access::{Connection, NODES, Server};
 use super::boundaries::pods;
 use super::context::Context;
+use super::front_proxy_files::{CERTIFICATE_FILE, FrontProxy, write_authority, write_certificate};
 use super::load;
 use super::pki::{Authority, Identity};
 use super::wait::eventually;
-use crate::command;
 
-/// Files of the control plane, which kube-apiserver reads again when they change.
-const PKI: &str = "/etc/kubernetes/pki";
-const AUTHORITY_FILE: &str = "front-proxy-ca.crt";
-const CERTIFICATE_FILE: &str = "front-proxy-client.crt";
-const KEY_FILE: &str = "front-proxy-client.key";
 /// What kube-apiserver publishes of its flags.
 const AUTHORITIES: &str = "requestheader-client-ca-file";
 const ALLOWED_NAMES: &str = "requestheader-allowed-names";
@@ -35,11 +30,7 @@ const HEADERS: [(&str, &str); 2] = [
 pub(super) async fn fails_no_read(context: &Context) -> Result<()> {
     context.working_stack().await?;
     let before = context.metrics_api_containers().await?;
-    let original = FrontProxy {
-        authority: read(context, AUTHORITY_FILE).await?,
-        certificate: read(context, CERTIFICATE_FILE).await?,
-        key: read(context, KEY_FILE).await?,
-    };
+    let original = FrontProxy::read(context).await?;
     let authority = Authority::new("a second front-proxy-ca")?;
     let (certificate, key) = authority.client_pem("front-proxy-client")?;
     let another = FrontProxy {
@@ -78,25 +69,12 @@ pub(super) async fn fails_no_read(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// What a front proxy shows, and whom it is believed by. PEM.
-struct FrontProxy {
-    authority: String,
-    certificate: String,
-    key: String,
-}
-
-impl FrontProxy {
-    fn identity(&self) -> Result<Identity> {
-        Identity::from_pem(&self.certificate, &self.key)
-    }
-}
-
 /// From one front proxy to another as an administrator does it: both authorities, the new certificate, the new
 /// authority alone. An identity of the old one is refused at the end.
 async fn rotate(context: &Context, from: &FrontProxy, to: &FrontProxy) -> Result<()> {
     let servers = pods(context).await?;
     let both = format!("{}{}", from.authority, to.authority);
-    write(context, AUTHORITY_FILE, &both).await?;
+    write_authority(context, &both).await?;
     for server in &servers {
         connection(server, &to.identity()?).await?;
     }
@@ -106,8 +84,7 @@ async fn rotate(context: &Context, from: &FrontProxy, to: &FrontProxy) -> Result
     }
 
     let loaded = certificates_loaded(context).await?;
-    write(context, KEY_FILE, &to.key).await?;
-    write(context, CERTIFICATE_FILE, &to.certificate).await?;
+    write_certificate(context, &to.certificate, &to.key).await?;
     eventually(
         "kube-apiserver takes up the new certificate",
         WITHIN,
@@ -119,7 +96,7 @@ async fn rotate(context: &Context, from: &FrontProxy, to: &FrontProxy) -> Result
     )
     .await?;
 
-    write(context, AUTHORITY_FILE, &to.authority).await?;
+    write_authority(context, &to.authority).await?;
     // kube-apiserver keeps what is in its list already.
     eventually("the old authority is no longer published", WITHIN, async || {
         set(context, AUTHORITIES, &to.authority).await?;
@@ -184,9 +161,8 @@ async fn refused(connection: &mut Connection) -> Result<()> {
 }
 
 async fn restore(context: &Context, original: &FrontProxy) -> Result<()> {
-    write(context, KEY_FILE, &original.key).await?;
-    write(context, CERTIFICATE_FILE, &original.certificate).await?;
-    write(context, AUTHORITY_FILE, &original.authority).await?;
+    write_certificate(context, &original.certificate, &original.key).await?;
+    write_authority(context, &original.authority).await?;
     set(context, AUTHORITIES, &original.authority).await
 }
 
@@ -207,19 +183,6 @@ async fn certificates_loaded(context: &Context) -> Result<usize> {
 async fn verbosity(context: &Context, level: &str) -> Result<()> {
     let args = ["replace", "--raw", "/debug/flags/v", "--filename", "-"];
     context.cluster.kubectl_stdin(args, level).await?;
-    Ok(())
-}
-
-async fn read(context: &Context, file: &str) -> Result<String> {
-    context.control_plane_file(&format!("{PKI}/{file}")).await
-}
-
-/// Puts a file in another's place, so that none is ever seen half written.
-async fn write(context: &Context, file: &str, text: &str) -> Result<()> {
-    let mut command = context.cluster.node_command(1, "sh")?;
-    let script = r#"cat > "$1.new" && chmod --reference="$1" "$1.new" && mv "$1.new" "$1""#;
-    command.args(["-c", script, "sh", &format!("{PKI}/{file}")]);
-    command::output_of_input(command, text.as_bytes()).await?;
     Ok(())
 }
 

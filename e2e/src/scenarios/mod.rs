@@ -12,6 +12,7 @@ mod context;
 pub(crate) mod diagnostics;
 mod exposition;
 mod fake_kubelet;
+mod front_proxy_files;
 mod load;
 mod objects;
 mod pki;
@@ -27,6 +28,7 @@ mod bad_spec;
 mod boundaries;
 mod certificate_rotation;
 mod drop_in;
+mod failed_reads;
 mod foreign_api_service;
 mod front_proxy_rotation;
 mod install;
@@ -196,6 +198,7 @@ scenarios! {
     Operator Default "install-yaml" 5 install::by_manifest;
 
     Aggregation Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
+    Aggregation Default "failed-reads" 6 failed_reads::are_explained;
     Aggregation Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
     Aggregation Default "contested-object" 4 contested::is_named_and_left_alone;
     Aggregation Csr "verify-signed" 5 kubelet_certificates::signed_are_verified;

@@ -98,11 +98,14 @@ impl Authority {
 
     /// A client's certificate that was valid until an hour ago.
     pub(super) fn expired_client(&self, common_name: &str) -> Result<Identity> {
-        let mut params = client_params(common_name);
-        let end = SystemTime::now() - Duration::from_hours(1);
-        params.not_before = (end - LIFETIME).into();
-        params.not_after = end.into();
-        self.sign(&params)
+        self.sign(&expired_client_params(common_name))
+    }
+
+    /// The same and its key, PEM.
+    pub(super) fn expired_client_pem(&self, common_name: &str) -> Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        let certificate = expired_client_params(common_name).signed_by(&key, &self.issuer)?;
+        Ok((certificate.pem(), key.serialize_pem()))
     }
 
     /// A kubelet's serving certificate.
@@ -117,7 +120,13 @@ impl Authority {
 
     /// A server's certificate and its key, PEM.
     pub(super) fn server(&self, name: &str) -> Result<(String, String)> {
+        self.server_for(name, LIFETIME)
+    }
+
+    /// The same for so long from now on. All began an hour ago.
+    pub(super) fn server_for(&self, name: &str, time: Duration) -> Result<(String, String)> {
         let mut params = params(name);
+        params.not_after = (SystemTime::now() + time).into();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
@@ -164,6 +173,14 @@ fn client_params(common_name: &str) -> CertificateParams {
     let mut params = params(common_name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+fn expired_client_params(common_name: &str) -> CertificateParams {
+    let mut params = client_params(common_name);
+    let end = SystemTime::now() - Duration::from_hours(1);
+    params.not_before = (end - LIFETIME).into();
+    params.not_after = end.into();
     params
 }
 

@@ -1,0 +1,117 @@
+//! What makes kube-apiserver's reads fail is named: each fault of its front-proxy certificate, and a closed way to the
+//! Pods, with the namespaces that cannot be deleted meanwhile.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use contract::names::METRICS_API_PORT;
+
+use super::context::Context;
+use super::front_proxy_files::{FrontProxy, write_certificate};
+use super::pki::Authority;
+use super::pod::RunningPod;
+use super::wait::eventually;
+
+/// Time for kube-apiserver to take up what changed, and for two turns of the operator.
+const WITHIN: Duration = Duration::from_secs(90);
+const NAME: &str = "front-proxy-client";
+/// A namespace that is deleted while nothing answers.
+const STUCK: &str = "e2e-stuck";
+
+pub(super) async fn are_explained(context: &Context) -> Result<()> {
+    context.working_stack().await?;
+    let original = FrontProxy::read(context).await?;
+    let named = front_proxies(context).await;
+    write_certificate(context, &original.certificate, &original.key).await?;
+    named?;
+    context
+        .ready()
+        .await
+        .context("with the right certificate again")?;
+    closed_way(context).await
+}
+
+/// Each certificate that is not the front proxy's.
+async fn front_proxies(context: &Context) -> Result<()> {
+    let pki = "/etc/kubernetes/pki/front-proxy-ca";
+    let certificate = context.control_plane_file(&format!("{pki}.crt")).await?;
+    let key = context.control_plane_file(&format!("{pki}.key")).await?;
+    let authority = Authority::from_pem(certificate, &key)?;
+    let cases = [
+        ("NameNotAllowed", authority.client_pem("somebody")?),
+        ("Expired", authority.expired_client_pem(NAME)?),
+        ("WrongUsage", authority.server(NAME)?),
+        (
+            "UnknownAuthority",
+            Authority::new("kubernetes-front-proxy-ca")?.client_pem(NAME)?,
+        ),
+    ];
+    for (fault, (certificate, key)) in cases {
+        write_certificate(context, &certificate, &key).await?;
+        finding(context, &format!("FrontProxy{fault}")).await?;
+    }
+    Ok(())
+}
+
+/// The control plane's way to the Pods is closed, while the operator's is open.
+async fn closed_way(context: &Context) -> Result<()> {
+    let pods = context.metrics_api_pods().await?;
+    let control_plane = RunningPod {
+        address: context.cluster.node_ip(1),
+        node: 1,
+    };
+    let rule = |action: &'static str, address: String| {
+        let port = METRICS_API_PORT.to_string();
+        let words = [
+            "iptables", "-w", action, "OUTPUT", "-d", &address, "-p", "tcp", "--dport", &port,
+        ];
+        let mut words: Vec<_> = words.map(str::to_owned).into();
+        // What Pods send is forwarded, and kubelet's probes go to the Pods of its own node only.
+        words.extend(["-j", "REJECT"].map(str::to_owned));
+        words
+    };
+    for (_, address) in &pods {
+        control_plane
+            .run(context, &rule("-I", address.to_string()))
+            .await?;
+    }
+    let explained = while_closed(context).await;
+    for (_, address) in &pods {
+        control_plane
+            .run(context, &rule("-D", address.to_string()))
+            .await?;
+    }
+    explained?;
+    context.ready().await.context("with the way open again")?;
+    context
+        .kubectl(&["wait", "--for=delete", "namespace", STUCK, "--timeout=60s"])
+        .await?;
+    Ok(())
+}
+
+async fn while_closed(context: &Context) -> Result<()> {
+    finding(context, "ControlPlaneCannotReachPods").await?;
+    context.kubectl(&["create", "namespace", STUCK]).await?;
+    context
+        .kubectl(&["delete", "namespace", STUCK, "--wait=false"])
+        .await?;
+    finding(context, "NamespacesStuck").await?;
+    let findings = context.stack().await?.0["status"]["findings"].to_string();
+    ensure!(findings.contains(STUCK), "{findings}");
+    Ok(())
+}
+
+async fn finding(context: &Context, reason: &str) -> Result<()> {
+    let began = std::time::Instant::now();
+    eventually(format!("the finding {reason}"), WITHIN, async || {
+        let stack = context.stack().await?;
+        stack.expect_finding(reason)?;
+        Ok(())
+    })
+    .await?;
+    context.say(format_args!(
+        "{reason} after {:.1} s",
+        began.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}
