@@ -23,7 +23,7 @@ use super::context::Context;
 use super::pki::Identity;
 
 /// Label of the Nodes, by which they are removed.
-const LABEL: &str = "e2e.metricsstack.dev/fake-kubelet";
+pub(super) const LABEL: &str = "e2e.metricsstack.dev/fake-kubelet";
 /// A Node that says nothing for some 50 s counts as gone.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -203,7 +203,7 @@ async fn tell(nodes: &Api<Node>, node: &str, address: SocketAddr) -> Result<()> 
     Ok(())
 }
 
-fn status(address: SocketAddr) -> Value {
+pub(super) fn status(address: SocketAddr) -> Value {
     let now = Timestamp::now().to_string();
     let healthy = |kind: &str, status: &str| -> Value {
         json!({"type": kind, "status": status, "reason": "Fake", "message": "",

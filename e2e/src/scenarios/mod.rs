@@ -40,6 +40,7 @@ mod removal;
 
 mod repair;
 mod sick_kubelets;
+mod sizes;
 mod typed_client;
 mod upgrade;
 
@@ -209,6 +210,7 @@ scenarios! {
     Aggregation Bootstrap "approval" 4 approval::of_kubelets_only;
 
     Measurements Default "lost-replicas-by-protocol" 29 lost_replicas::are_measured;
+    Measurements Default "sizes" 29 sizes::are_measured;
     Measurements Default "certificate-rotations" 40 certificate_rotation::is_measured;
 }
 

@@ -1,0 +1,232 @@
+//! What a replica of metrics-api needs, by the number of nodes: figures for the operator's table of requests.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use contract::names::METRICS_API;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use rustls::ServerConfig;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::access::NODES;
+use super::context::Context;
+use super::fake_kubelet::{self, LABEL};
+use super::load;
+use super::pki;
+use super::pod::RunningPod;
+use super::wait::eventually;
+
+/// Numbers of nodes.
+const STEPS: [usize; 3] = [100, 500, 1000];
+const PODS_OF_A_NODE: usize = 20;
+const CONTAINERS_OF_A_POD: usize = 2;
+/// Calls to kube-apiserver at a time.
+const AT_A_TIME: usize = 32;
+const ANSWERED_WITHIN: Duration = Duration::from_mins(3);
+/// How long a replica is looked at.
+const WATCHED_FOR: Duration = Duration::from_mins(1);
+/// Clock ticks of a second in `/proc/<pid>/stat` (`getconf CLK_TCK`).
+const TICKS: f64 = 100.0;
+
+/// Nodes with pods that lead to us, more from step to step, read ten times a second meanwhile.
+pub(super) async fn are_measured(context: &Context) -> Result<()> {
+    context.working_stack().await?;
+    let real = usize::from(context.cluster.nodes());
+    let mut kubelets = JoinSet::new();
+    let mut known = 0;
+    for nodes in STEPS {
+        let began = Instant::now();
+        let listeners: Vec<_> = stream::iter(known..nodes)
+            .map(|number| register(context, number))
+            .buffer_unordered(AT_A_TIME)
+            .try_collect()
+            .await?;
+        for (listener, node) in listeners {
+            let identity = pki::self_signed_kubelet(&node)?;
+            let config = ServerConfig::builder()
+                .with_no_client_auth()
+                .with_single_cert(vec![identity.certificate], identity.key)?;
+            kubelets.spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), node));
+        }
+        known = nodes;
+        context.say(format_args!(
+            "{nodes} nodes made in {:.0} s",
+            began.elapsed().as_secs_f64()
+        ));
+        eventually("every node is answered", ANSWERED_WITHIN, async || {
+            let list: Value = serde_json::from_str(&context.kubectl(&["get", "--raw", NODES]).await?)?;
+            let found = list["items"].as_array().map_or(0, Vec::len);
+            ensure!(found == nodes + real, "{found} are");
+            Ok(())
+        })
+        .await?;
+        let (used, outcome) = load::during(context, async {
+            let before = replicas(context).await?;
+            tokio::time::sleep(WATCHED_FOR).await;
+            let after = replicas(context).await?;
+            Ok(before.into_iter().zip(after).collect::<Vec<_>>())
+        })
+        .await?;
+        for (before, after) in used {
+            context.say(format_args!(
+                "{nodes} nodes, {} pods: {:.0} m CPU, {} MiB, at most {} MiB; {} reads, {} failed, the slowest {} ms",
+                nodes * PODS_OF_A_NODE,
+                (after.cpu - before.cpu) / WATCHED_FOR.as_secs_f64() * 1000.0,
+                after.memory / 1024,
+                after.peak / 1024,
+                outcome.answered,
+                outcome.failed.len(),
+                outcome.slowest.as_millis()
+            ));
+        }
+    }
+    kubelets.abort_all();
+    fake_kubelet::remove_all(context).await
+}
+
+/// Makes a Node and its Pods, and listens for it.
+async fn register(context: &Context, number: usize) -> Result<(TcpListener, String)> {
+    let node = format!("fake-{number}");
+    let listener = TcpListener::bind((context.own_address()?, 0)).await?;
+    let manifest = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": node, "labels": {LABEL: "true"}},
+        "spec": {"unschedulable": true, "taints": [{"key": LABEL, "effect": "NoSchedule"}]},
+        "status": fake_kubelet::status(listener.local_addr()?),
+    });
+    let nodes = Api::<Node>::all(context.client.clone());
+    nodes
+        .create(&PostParams::default(), &serde_json::from_value(manifest)?)
+        .await?;
+    let pods = Api::<Pod>::namespaced(context.client.clone(), "default");
+    for pod in 0..PODS_OF_A_NODE {
+        let name = format!("{node}-{pod}");
+        let containers: Vec<_> = (0..CONTAINERS_OF_A_POD)
+            .map(|container| json!({"name": format!("c{container}"), "image": "fake"}))
+            .collect();
+        let manifest = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": {LABEL: "true", "app": "fake", "pod-template-hash": "5d9c8b7f6"}},
+            "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": containers,
+                "tolerations": [{"operator": "Exists"}]},
+        });
+        pods.create(&PostParams::default(), &serde_json::from_value(manifest)?)
+            .await?;
+        let running = Patch::Merge(json!({"status": {"phase": "Running"}}));
+        pods.patch_status(&name, &PatchParams::default(), &running)
+            .await?;
+    }
+    Ok((listener, node))
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, node: String) {
+    let started = Instant::now();
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, node) = (acceptor.clone(), node.clone());
+        connections.spawn(async move {
+            // What goes wrong on a connection is seen by whoever made it.
+            let _ended = answer(stream, acceptor, &node, started).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Answers on one connection for as long as it is kept, as a kubelet does.
+async fn answer(stream: TcpStream, acceptor: TlsAcceptor, node: &str, started: Instant) -> Result<()> {
+    let mut stream = BufReader::new(acceptor.accept(stream).await?);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if stream.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        if line.trim().is_empty() {
+            let body = exposition(node, started.elapsed());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.write_all((head + &body).as_bytes()).await?;
+            stream.flush().await?;
+        }
+    }
+}
+
+fn exposition(node: &str, up: Duration) -> String {
+    let time = Timestamp::now().as_millisecond();
+    let cpu = up.as_secs_f64() / 100.0;
+    let mut body = format!(
+        "# TYPE resource_scrape_error gauge\nresource_scrape_error 0\n\
+         # TYPE node_cpu_usage_seconds_total counter\nnode_cpu_usage_seconds_total {cpu} {time}\n\
+         # TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes 1e+09 {time}\n"
+    );
+    for (family, kind, value) in [
+        ("container_start_time_seconds", "gauge", 1.79e9),
+        ("container_cpu_usage_seconds_total", "counter", cpu),
+        ("container_memory_working_set_bytes", "gauge", 5e7),
+    ] {
+        // Writing to a string does not fail.
+        let _ = writeln!(body, "# TYPE {family} {kind}");
+        for pod in 0..PODS_OF_A_NODE {
+            for container in 0..CONTAINERS_OF_A_POD {
+                let _ = writeln!(
+                    body,
+                    "{family}{{container=\"c{container}\",namespace=\"default\",pod=\"{node}-{pod}\"}} {value} {time}"
+                );
+            }
+        }
+    }
+    body
+}
+
+/// What a process has used.
+struct Used {
+    /// Seconds.
+    cpu: f64,
+    /// KiB.
+    memory: u64,
+    /// KiB.
+    peak: u64,
+}
+
+async fn replicas(context: &Context) -> Result<Vec<Used>> {
+    let mut used = Vec::new();
+    for (_, address) in context.metrics_api_pods().await? {
+        let pod = RunningPod::at(address)?;
+        let pid = pod.process(context, METRICS_API).await?;
+        let status = pod.run(context, &["cat", &format!("/proc/{pid}/status")]).await?;
+        let size = |key: &str| -> Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            let line = line.with_context(|| format!("no {key} in {status}"))?;
+            Ok(line.trim().trim_end_matches(" kB").parse()?)
+        };
+        let stat = pod.run(context, &["cat", &format!("/proc/{pid}/stat")]).await?;
+        let (_, fields) = stat.rsplit_once(") ").context("no end of the name")?;
+        let fields: Vec<_> = fields.split(' ').collect();
+        // utime and stime, the 14th and 15th of all.
+        let ticks = fields.get(11..13).context("too few fields")?;
+        let ticks: Vec<f64> = ticks
+            .iter()
+            .map(|field| field.parse())
+            .collect::<Result<_, _>>()?;
+        used.push(Used {
+            cpu: ticks.iter().sum::<f64>() / TICKS,
+            memory: size("VmRSS:")?,
+            peak: size("VmHWM:")?,
+        });
+    }
+    Ok(used)
+}
