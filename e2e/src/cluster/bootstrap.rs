@@ -140,6 +140,7 @@ fn configure(node: &Node, spec: &ClusterSpec, tools: &Tools) -> Result<()> {
             "kubeadm.yaml",
             config::kubeadm(node.number, tools.kubernetes_version(), certificates, &cgroup),
         ),
+        ("audit.yaml", config::audit().to_owned()),
         ("containerd.toml", config::containerd(sandbox, plugins)),
         ("cni/10-pods.conflist", config::cni(node.number)),
     ] {

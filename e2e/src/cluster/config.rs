@@ -8,6 +8,9 @@ use super::spec::{POD_RANGE, ServingCertificates, node_address, node_name, node_
 pub(crate) const FILES: &str = "/run/metricsstack-e2e/files";
 /// Where a node sees the programs.
 pub(crate) const TOOLS: &str = "/run/metricsstack-e2e/tools";
+/// kube-apiserver's audit log, as node 1 sees it.
+pub(crate) const AUDIT_LOG: &str = "/var/log/kubernetes/audit.log";
+const AUDIT_LOG_FOLDER: &str = "/var/log/kubernetes";
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// kubeadm's configuration of one node. What is not here is kubeadm's default.
@@ -41,6 +44,24 @@ kind: ClusterConfiguration
 kubernetesVersion: {kubernetes_version}
 networking:
   podSubnet: {POD_RANGE}
+apiServer:
+  extraArgs:
+    - name: audit-policy-file
+      value: {FILES}/audit.yaml
+    - name: audit-log-path
+      value: {AUDIT_LOG}
+    - name: audit-log-maxsize
+      value: \"1000\"
+  extraVolumes:
+    - name: audit-policy
+      hostPath: {FILES}/audit.yaml
+      mountPath: {FILES}/audit.yaml
+      readOnly: true
+      pathType: File
+    - name: audit-log
+      hostPath: {AUDIT_LOG_FOLDER}
+      mountPath: {AUDIT_LOG_FOLDER}
+      pathType: DirectoryOrCreate
 ---
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -57,6 +78,18 @@ imageGCHighThresholdPercent: 100
         name = node_name(node),
         address = node_address(node),
     )
+}
+
+/// What kube-apiserver keeps a log of: calls of our programs, so that tests see their writes and their rights.
+pub(crate) fn audit() -> &'static str {
+    "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: Metadata
+    userGroups: [\"system:serviceaccounts:metricsstack-system\"]
+  - level: None
+"
 }
 
 /// containerd's configuration.

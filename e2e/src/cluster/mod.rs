@@ -22,6 +22,7 @@ use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
+pub(crate) use self::config::AUDIT_LOG;
 pub use self::logs::show as show_logs;
 pub use self::spec::{ClusterSpec, ServingCertificates};
 pub(crate) use self::traces::Traces;

@@ -19,12 +19,14 @@ pub(crate) struct Context {
     pub(super) cluster: Cluster,
     /// kube-apiserver, as an administrator.
     pub(super) client: Client,
+    /// Names of the scenarios that were run before on the cluster.
+    pub(super) ran: Vec<String>,
     /// For lines about what is under way.
     pub(super) progress: Progress,
 }
 
 impl Context {
-    pub(super) async fn new(cluster: &str) -> Result<Self> {
+    pub(super) async fn new(cluster: &str, ran: Vec<String>) -> Result<Self> {
         // An error means that there is a provider already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let cluster = Cluster::find(cluster)?;
@@ -32,6 +34,7 @@ impl Context {
         Ok(Self {
             cluster,
             client,
+            ran,
             progress: Progress::new(),
         })
     }

@@ -7,6 +7,7 @@
 
 mod access;
 mod adopt;
+mod audit;
 mod contested;
 mod context;
 pub(crate) mod diagnostics;
@@ -31,14 +32,16 @@ mod drop_in;
 mod failed_reads;
 mod foreign_api_service;
 mod front_proxy_rotation;
+mod host_network;
 mod install;
 mod kubelet_certificates;
 mod lost_replicas;
 mod monitoring;
 mod numbers;
+mod quiet;
 mod removal;
-
 mod repair;
+mod rights_used;
 mod sick_kubelets;
 mod sizes;
 mod typed_client;
@@ -118,6 +121,8 @@ pub(crate) enum ClusterKind {
     Csr,
     /// One node whose kubelet waits for its serving certificate.
     Bootstrap,
+    /// As the default one, beside it.
+    Measured,
 }
 
 impl ClusterKind {
@@ -127,18 +132,19 @@ impl ClusterKind {
             Self::Default => "test",
             Self::Csr => "test-csr",
             Self::Bootstrap => "test-bootstrap",
+            Self::Measured => "measured",
         }
     }
 
     /// What it is made of.
     pub(crate) fn spec(self) -> ClusterSpec {
         match self {
-            Self::Default => ClusterSpec::new(self.name()),
+            Self::Default | Self::Measured => ClusterSpec::new(self.name()),
             Self::Csr | Self::Bootstrap => ClusterSpec {
                 nodes: 1,
                 kubelet_serving_certificates: match self {
                     Self::Bootstrap => ServingCertificates::CsrPending,
-                    Self::Default | Self::Csr => ServingCertificates::Csr,
+                    Self::Default | Self::Measured | Self::Csr => ServingCertificates::Csr,
                 },
                 ..ClusterSpec::new(self.name())
             },
@@ -175,11 +181,12 @@ macro_rules! scenarios {
 
 scenarios! {
     KubectlTop Default "helm-install" 5 install::by_helm;
+    KubectlTop Default "monitoring" 4 monitoring::comes_and_goes_with_its_kinds;
     KubectlTop Default "numbers" 5 numbers::are_the_kubelets;
     KubectlTop Default "typed-client" 3 typed_client::reads_both_encodings;
-    KubectlTop Default "monitoring" 4 monitoring::comes_and_goes_with_its_kinds;
     KubectlTop Default "busy-loop" 4 numbers::of_a_busy_loop;
     KubectlTop Default "autoscaling" 5 autoscaling::scales_up;
+    KubectlTop Default "quiet" 6 quiet::is_not_written_to;
 
     MetricsApi Default "rights" 3 boundaries::rights;
     MetricsApi Default "front-proxy" 4 boundaries::front_proxy;
@@ -197,21 +204,24 @@ scenarios! {
     Operator Default "helm-uninstall" 4 removal::of_the_release;
     Operator Default "namespace-deletion" 5 removal::of_the_namespace;
     Operator Default "install-yaml" 5 install::by_manifest;
+    Operator Default "rights-used" 2 rights_used::are_those_of_the_chart;
 
     Aggregation Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
     Aggregation Default "failed-reads" 6 failed_reads::are_explained;
+    Aggregation Default "host-network" 6 host_network::there_and_back_fails_no_read;
     Aggregation Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
     Aggregation Default "contested-object" 4 contested::is_named_and_left_alone;
     Aggregation Csr "verify-signed" 5 kubelet_certificates::signed_are_verified;
+    Aggregation Csr "upgrade-one-node" 6 upgrade::there_and_back_fails_no_read;
     Aggregation Csr "aggregated-api" 5 aggregated_api::works_with_kubectl;
     Aggregation Csr "adopt" 6 adopt::there_and_back;
     Aggregation Csr "drop-in" 9 drop_in::by_image_only;
 
     Aggregation Bootstrap "approval" 4 approval::of_kubelets_only;
 
-    Measurements Default "lost-replicas-by-protocol" 29 lost_replicas::are_measured;
-    Measurements Default "sizes" 29 sizes::are_measured;
-    Measurements Default "certificate-rotations" 40 certificate_rotation::is_measured;
+    Measurements Measured "lost-replicas-by-protocol" 29 lost_replicas::are_measured;
+    Measurements Measured "sizes" 29 sizes::are_measured;
+    Measurements Measured "certificate-rotations" 40 certificate_rotation::is_measured;
 }
 
 /// Arguments of the hidden subcommand that runs one scenario in this process.
@@ -220,6 +230,9 @@ pub struct ScenarioArgs {
     /// Name of the cluster, which must be up.
     #[arg(long)]
     cluster: String,
+    /// Names of the scenarios that were run before on the cluster.
+    #[arg(long, value_delimiter = ',')]
+    ran: Vec<String>,
     /// Name of the scenario.
     name: String,
 }
@@ -228,7 +241,7 @@ pub struct ScenarioArgs {
 pub async fn run(args: &ScenarioArgs) -> Result<ExitCode> {
     let scenario = SCENARIOS.iter().find(|scenario| scenario.name == args.name);
     let scenario = scenario.with_context(|| format!("there is no scenario {:?}", args.name))?;
-    let context = Context::new(&args.cluster).await?;
+    let context = Context::new(&args.cluster, args.ran.clone()).await?;
     // A scenario that was killed may have left some.
     fake_kubelet::remove_all(&context).await?;
     let ended = tokio::time::timeout(scenario.deadline, (scenario.run)(&context)).await;

@@ -16,7 +16,9 @@ use crate::tools::Tools;
 #[derive(Default)]
 pub(super) struct Clusters {
     images: Option<Vec<Image>>,
-    clusters: BTreeMap<ClusterKind, Option<Cluster>>,
+    made: BTreeMap<ClusterKind, Option<Cluster>>,
+    /// What was run on each.
+    ran: BTreeMap<ClusterKind, Vec<&'static str>>,
 }
 
 impl Clusters {
@@ -32,11 +34,11 @@ impl Clusters {
         tools: Option<&Tools>,
         progress: &Progress,
     ) -> Option<Result<()>> {
-        if self.clusters.contains_key(&kind) {
+        if self.made.contains_key(&kind) {
             return None;
         }
         // Known from here on, so that what an interrupt leaves half made is removed.
-        self.clusters.insert(kind, None);
+        self.made.insert(kind, None);
         Some(self.up(kind, tools, progress).await)
     }
 
@@ -63,19 +65,28 @@ impl Clusters {
             "--wait=false",
         ];
         cluster.kubectl(&pods).await?;
-        self.clusters.insert(kind, Some(cluster));
+        self.made.insert(kind, Some(cluster));
         Ok(())
     }
 
     /// Runs a scenario in a process of its own, within the network of its cluster.
-    pub(super) async fn run(&self, scenario: &Scenario, progress: &Progress) -> Result<()> {
+    pub(super) async fn run(&mut self, scenario: &Scenario, progress: &Progress) -> Result<()> {
+        let before = self.ran.entry(scenario.cluster).or_default();
+        let ran = format!("--ran={}", before.join(","));
+        before.push(scenario.name);
         let cluster = self
             .get(scenario.cluster)
             .ok_or_else(|| anyhow!("not run, for there is no cluster"))?;
         // The file may be replaced by a build meanwhile; this stays the program that is running.
         let this = format!("/proc/{}/exe", std::process::id());
         let mut command = cluster.command(&this);
-        command.args(["scenario", "--cluster", scenario.cluster.name(), scenario.name]);
+        command.args([
+            "scenario",
+            "--cluster",
+            scenario.cluster.name(),
+            &ran,
+            scenario.name,
+        ]);
         progress.say(format_args!("{}/{}", scenario.group.name(), scenario.name));
         let ended = capture(command, |line| eprintln!("             {line}"));
         match tokio::time::timeout(scenario.deadline + DEADLINE_GRACE, ended).await {
@@ -95,7 +106,7 @@ impl Clusters {
     /// Removes what no later scenario needs.
     pub(super) async fn remove_all_but(&mut self, needed: &[ClusterKind], progress: &Progress) -> Result<()> {
         let unneeded: Vec<_> = self
-            .clusters
+            .made
             .keys()
             .copied()
             .filter(|kind| !needed.contains(kind))
@@ -107,7 +118,7 @@ impl Clusters {
                 .step(format_args!("removing the cluster {}", kind.name()), removal)
                 .await;
             if removed.is_ok() {
-                self.clusters.remove(&kind);
+                self.made.remove(&kind);
             }
             result = result.and(removed.map(drop));
         }
@@ -116,7 +127,7 @@ impl Clusters {
 
     /// Says how to use and remove what is kept.
     pub(super) fn tell(&self, progress: &Progress) {
-        for kind in self.clusters.keys() {
+        for kind in self.made.keys() {
             let name = kind.name();
             progress.say(format_args!(
                 "kept: cargo e2e kubectl --cluster {name} ..., remove it by cargo e2e down --cluster {name}"
@@ -125,6 +136,6 @@ impl Clusters {
     }
 
     fn get(&self, kind: ClusterKind) -> Option<&Cluster> {
-        self.clusters.get(&kind).and_then(Option::as_ref)
+        self.made.get(&kind).and_then(Option::as_ref)
     }
 }
