@@ -13,11 +13,10 @@ app.kubernetes.io/name: metricsstack-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* What every pod of the chart says about itself, so that the "restricted" Pod Security level admits it. */}}
+{{/* What every pod of the chart says about itself, so that the "restricted" Pod Security level admits it. As whom it runs
+is the image's word (65532), or that of who admits it: OpenShift gives each namespace users of its own. */}}
 {{- define "metricsstack.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
 seccompProfile:
   type: RuntimeDefault
 {{- end }}

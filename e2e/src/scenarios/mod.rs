@@ -41,6 +41,7 @@ mod numbers;
 mod quiet;
 mod removal;
 mod repair;
+mod restarted_api_server;
 mod rights_used;
 mod sick_kubelets;
 mod sizes;
@@ -209,6 +210,7 @@ scenarios! {
     Aggregation Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
     Aggregation Default "failed-reads" 6 failed_reads::are_explained;
     Aggregation Default "host-network" 6 host_network::there_and_back_fails_no_read;
+    Aggregation Default "restarted-api-server" 5 restarted_api_server::is_followed_again;
     Aggregation Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
     Aggregation Default "contested-object" 4 contested::is_named_and_left_alone;
     Aggregation Csr "verify-signed" 5 kubelet_certificates::signed_are_verified;

@@ -19,8 +19,6 @@ use crate::api::TlsMode;
 use crate::plan::sizing::SMALLER_SINCE;
 use crate::plan::{KubeletPlan, MetricsApiPlan, Placement, Plan};
 
-/// User and group without rights on any node.
-const NOBODY: i64 = 65532;
 const TLS_DIRECTORY: &str = "/etc/metrics-api/tls";
 const KUBELET_CA_DIRECTORY: &str = "/etc/metrics-api/kubelet-ca";
 /// How long a rollout may stand still before Kubernetes calls it stuck.
@@ -102,10 +100,9 @@ fn pod(metrics_api: &MetricsApiPlan, kubelet: &KubeletPlan) -> PodSpec {
                 .collect()
         }),
         security_context: Some(PodSecurityContext {
+            // As whom is the image's word (65532), or that of who admits the Pod: OpenShift gives each namespace users of
+            // its own and refuses others.
             run_as_non_root: Some(true),
-            run_as_user: Some(NOBODY),
-            run_as_group: Some(NOBODY),
-            fs_group: Some(NOBODY),
             seccomp_profile: Some(SeccompProfile {
                 type_: "RuntimeDefault".to_owned(),
                 ..SeccompProfile::default()
@@ -262,8 +259,8 @@ fn volumes(kubelet: &KubeletPlan) -> Vec<Volume> {
             if path == TLS_DIRECTORY {
                 let secret = SecretVolumeSource {
                     secret_name: Some(names::SERVING_SECRET.to_owned()),
-                    // For the group, which is fsGroup's.
-                    default_mode: Some(0o440),
+                    // Whoever the user is. Nothing else runs in the Pod.
+                    default_mode: Some(0o444),
                     items: Some(vec![item(names::TLS_CERTIFICATE), item(names::TLS_KEY)]),
                     ..SecretVolumeSource::default()
                 };
