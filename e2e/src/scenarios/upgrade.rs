@@ -13,6 +13,8 @@ use crate::test::install_yaml::{NAMESPACE, RELEASE};
 
 /// Another name of the image: what differs between two versions for kube-apiserver and kubelet.
 const NEXT: &str = "metricsstack/metricsstack:next";
+/// Label of a namespace: which Pods are admitted.
+const ADMISSION: &str = "pod-security.kubernetes.io/enforce";
 const CRD: &str = "metricsstacks.metricsstack.dev";
 /// Where the CRD has the fields of a spec.
 const FIELDS: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
@@ -34,7 +36,16 @@ pub(super) async fn there_and_back_fails_no_read(context: &Context) -> Result<()
             .args([of_docker(&metricsstack_reference()), of_docker(NEXT)]);
         crate::command::output(tag).await?;
     }
-    let ((), outcome) = load::during(context, Box::pin(there_and_back(context))).await?;
+    // Under the strictest Pod Security level.
+    let label = ["label", "--overwrite", "namespace", NAMESPACE];
+    context
+        .kubectl(&[label.as_slice(), &[&format!("{ADMISSION}=restricted")]].concat())
+        .await?;
+    let worked = load::during(context, Box::pin(there_and_back(context))).await;
+    context
+        .kubectl(&[label.as_slice(), &[&format!("{ADMISSION}-")]].concat())
+        .await?;
+    let ((), outcome) = worked?;
     context.say(format_args!(
         "operator and metrics-api replaced twice, {} reads answered, {} failed",
         outcome.answered,
