@@ -26,6 +26,7 @@ fn told(refusal: &FrontProxyRefusal, now: SystemTime) -> Option<report::FrontPro
     }
     let fault = match refusal.fault {
         FrontProxyFault::UnknownAuthority => report::FrontProxyFault::UnknownAuthority,
+        FrontProxyFault::AuthorityExpired => report::FrontProxyFault::AuthorityExpired,
         FrontProxyFault::Expired => report::FrontProxyFault::Expired,
         FrontProxyFault::WrongUsage => report::FrontProxyFault::WrongUsage,
         FrontProxyFault::NameNotAllowed => report::FrontProxyFault::NameNotAllowed,

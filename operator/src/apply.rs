@@ -43,6 +43,8 @@ pub struct Applied {
     pub contests: Vec<Contest>,
     /// What could not be done and why, in one line each.
     pub errors: Vec<String>,
+    /// The same about what is for Prometheus and Grafana.
+    pub monitoring_errors: Vec<String>,
     /// Number of objects written or deleted.
     pub writes: u64,
     /// Whether the registration was written.
@@ -115,11 +117,20 @@ impl Applier {
             applied.registered |= matches!(result, Ok(true));
             applied.note(&object.describe(), result)?;
         }
+        self.monitor(objects, applied).await;
+        Ok(())
+    }
+
+    /// What is for others than our own users: whatever refuses it refuses nothing else.
+    async fn monitor(&mut self, objects: &Objects, applied: &mut Applied) {
         for object in &objects.monitoring {
             let result = self.ensure(object, &mut applied.conflicts).await;
-            applied.note(&object.describe(), result)?;
+            applied.note_monitoring(object, result);
         }
-        Ok(())
+        for object in &objects.unmonitored {
+            let result = self.remove(object).await;
+            applied.note_monitoring(object, result);
+        }
     }
 
     /// Writes one object unless it is as it shall be or not ours. Says whether it wrote.
@@ -251,6 +262,13 @@ impl Applier {
         for kind in kinds::made(&self.namespace) {
             let keeps = |name: &str| wanted.contains(&(kind.resource.kind.as_str(), kind.namespace, name));
             let deleted = kind.delete(&self.client, keeps).await;
+            if let (Err(error), false) = (&deleted, kind.everywhere) {
+                let error = cluster::describe(error);
+                applied
+                    .monitoring_errors
+                    .push(format!("a {} without use: {error}", kind.resource.kind));
+                continue;
+            }
             if let Ok(deleted) = &deleted {
                 applied.writes += deleted.len() as u64;
             }
@@ -275,6 +293,17 @@ fn place(object: &Object) -> (&str, Option<&str>, &str) {
 }
 
 impl Applied {
+    fn note_monitoring(&mut self, object: &Object, result: Result<bool, kube::Error>) {
+        match result {
+            Ok(wrote) => self.writes += u64::from(wrote),
+            Err(error) => {
+                let error = cluster::describe(&error);
+                self.monitoring_errors
+                    .push(format!("{}: {error}", object.describe()));
+            }
+        }
+    }
+
     fn note(&mut self, object: &str, result: Result<bool, kube::Error>) -> Result<(), Stop> {
         match result {
             Ok(wrote) => self.writes += u64::from(wrote),

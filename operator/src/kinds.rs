@@ -23,7 +23,7 @@ pub(crate) struct Kind<'a> {
     /// What finds them, together.
     selections: Vec<ListParams>,
     /// Whether every cluster has this kind.
-    everywhere: bool,
+    pub(crate) everywhere: bool,
 }
 
 impl<'a> Kind<'a> {
@@ -127,8 +127,7 @@ pub(crate) fn made(namespace: &str) -> Vec<Kind<'_>> {
         })
         .into();
     let monitoring = MonitoringKind::ALL.map(|kind| Kind::of_some_clusters(kind.resource(), namespace));
-    let mut kinds: Vec<_> = monitoring.into();
-    kinds.extend([
+    let mut kinds = vec![
         Kind::of::<RoleBinding>(own),
         Kind::of::<Deployment>(own),
         Kind::of::<PodDisruptionBudget>(own),
@@ -141,7 +140,9 @@ pub(crate) fn made(namespace: &str) -> Vec<Kind<'_>> {
         Kind::of::<ClusterRoleBinding>(None),
         Kind::of::<ClusterRole>(None),
         Kind::of::<RoleBinding>(Some(KUBE_SYSTEM)),
-    ]);
+    ];
+    // Last: what refuses it keeps nothing else.
+    kinds.extend(monitoring);
     kinds
 }
 

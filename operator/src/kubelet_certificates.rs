@@ -6,15 +6,16 @@ mod request;
 
 use std::collections::HashMap;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 
-use self::judge::{Verdict, judge, line, node_of};
+pub(crate) use self::judge::{Rules, node_of};
+use self::judge::{Verdict, judge, line};
 use crate::cluster;
-use crate::plan::AddressPrefixes;
 
 /// Who signs them.
 pub(crate) const SIGNER: &str = "kubernetes.io/kubelet-serving";
@@ -23,6 +24,8 @@ const PAGE: u32 = 100;
 /// Decisions in one turn, so that the rest of it gets its turn too. What waits does not count: it may wait for ever, and
 /// whoever has many wait must not keep the others from being looked at.
 const MOST: u64 = 200;
+/// How long after it was made a request that waits is looked at oftener than all else.
+const HOPE: SignedDuration = SignedDuration::from_mins(10);
 const APPROVED: &str = "Approved";
 const DENIED: &str = "Denied";
 const REASON: &str = "MetricsStack";
@@ -34,7 +37,7 @@ pub(crate) struct Outcome {
     pub(crate) approved: u64,
     /// Which were denied.
     pub(crate) denied: Vec<Denied>,
-    /// How many are to be looked at again: what they ask for may come, or a call failed, or enough were decided on.
+    /// How many are to be looked at again soon: what they ask for may come, or a call failed, or enough were decided on.
     pub(crate) waiting: usize,
 }
 
@@ -48,11 +51,11 @@ pub(crate) struct Denied {
 }
 
 /// Decides on each pending request. One that fails is left for the next turn, and the others are not.
-pub(crate) async fn decide(client: &Client, prefixes: &AddressPrefixes) -> Result<Outcome, kube::Error> {
+pub(crate) async fn decide(client: &Client, rules: &Rules<'_>) -> Result<Outcome, kube::Error> {
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let mut turn = Turn {
         client,
-        prefixes,
+        rules,
         nodes: HashMap::new(),
         outcome: Outcome::default(),
     };
@@ -73,7 +76,7 @@ pub(crate) async fn decide(client: &Client, prefixes: &AddressPrefixes) -> Resul
 
 struct Turn<'a> {
     client: &'a Client,
-    prefixes: &'a AddressPrefixes,
+    rules: &'a Rules<'a>,
     /// Those that were read: a node may ask often.
     nodes: HashMap<String, Option<Node>>,
     outcome: Outcome,
@@ -104,8 +107,10 @@ impl Turn<'_> {
     }
 
     async fn decide(&mut self, request: CertificateSigningRequest) -> Result<(), kube::Error> {
-        let prefixes = self.prefixes;
-        let verdict = judge(&request, self.node(&request).await?, prefixes);
+        let rules = self.rules;
+        let verdict = judge(&request, self.node(&request).await?, rules);
+        let made = request.metadata.creation_timestamp.as_ref();
+        let is_young = made.is_none_or(|made| Timestamp::now().duration_since(made.0) < HOPE);
         let (name, user) = (
             request.name_any(),
             request.spec.username.clone().unwrap_or_default(),
@@ -113,7 +118,8 @@ impl Turn<'_> {
         match verdict {
             Verdict::Wait(why) => {
                 tracing::debug!(request = name, user, why, "a kubelet's certificate has to wait");
-                self.outcome.waiting += 1;
+                // What has not come until then may never come.
+                self.outcome.waiting += usize::from(is_young);
             }
             Verdict::Approve => {
                 let why = "names and addresses are those of the Node";
@@ -158,6 +164,7 @@ fn slim(node: &mut Node) {
     *node = Node {
         metadata: ObjectMeta {
             name: node.metadata.name.take(),
+            creation_timestamp: node.metadata.creation_timestamp.take(),
             ..ObjectMeta::default()
         },
         status: Some(NodeStatus {
@@ -185,7 +192,7 @@ async fn write(
     decision: &str,
     why: &str,
 ) -> Result<bool, kube::Error> {
-    let now = jiff::Timestamp::now();
+    let now = Timestamp::now();
     let conditions = &mut request.status.get_or_insert_default().conditions;
     conditions
         .get_or_insert_default()

@@ -228,6 +228,10 @@ impl Run {
                 image_pull_policy: self.metrics_api_image_pull_policy,
                 image_pull_secrets: self.metrics_api_image_pull_secrets,
                 certificate_minimum_age: self.certificate_minimum_age,
+                // As kubelet tells every Pod.
+                api_service: std::env::var("KUBERNETES_SERVICE_HOST")
+                    .ok()
+                    .and_then(|address| address.parse().ok()),
             },
             instance: self.pod_name,
             metrics,

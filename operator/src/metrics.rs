@@ -81,6 +81,10 @@ impl Default for Metrics {
 impl Metrics {
     /// Registers everything.
     pub fn register(&self, registry: &mut Registry) {
+        // From the start: an increase of what was never seen is not zero.
+        for result in [TurnResult::success, TurnResult::error] {
+            drop(self.reconciles.get_or_create(&Outcome { result }));
+        }
         let registry = registry.sub_registry_with_prefix("metricsstack_operator");
         registry.register(
             "reconciles",
@@ -142,6 +146,8 @@ impl Metrics {
                 .get_or_create(&FindingLabels { reason })
                 .set(i64::from(is_found));
         }
+        // One that is no longer kept does not expire.
+        self.expiries.clear();
         for certificate in &status.certificates {
             let secret = certificate.name.clone();
             let expiry = certificate.not_after.0.as_second();

@@ -48,7 +48,13 @@ pub(crate) async fn kinds(client: &Client) -> Result<BTreeSet<MonitoringKind>, k
     };
     let has = |kind: &MonitoringKind| {
         let plural = kind.resource().plural;
-        served.iter().any(|resource| resource.name == plural)
+        // One whose definition is being deleted is listed, but takes no more objects.
+        let takes = |verb: &str| {
+            served
+                .iter()
+                .any(|resource| resource.name == plural && resource.verbs.iter().any(|v| v == verb))
+        };
+        takes("create") && takes("patch")
     };
     Ok(MonitoringKind::ALL.into_iter().filter(has).collect())
 }
@@ -64,11 +70,20 @@ mod tests {
     async fn a_cluster_has_all_kinds_or_some_or_none() {
         let fake = Fake::default();
         assert_eq!(kinds(&fake.client()).await.unwrap(), BTreeSet::new());
-        let resource = |name: &str, kind: &str| json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": ["get"]});
+        let resource = |name: &str, kind: &str| {
+            let verbs = if name == "prometheusrules" {
+                vec!["delete", "get"]
+            } else {
+                vec!["create", "get", "patch"]
+            };
+            json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": verbs})
+        };
         let list = json!({"kind": "APIResourceList", "groupVersion": "monitoring.coreos.com/v1", "resources": [
             resource("podmonitors", "PodMonitor"),
             resource("podmonitors/status", "PodMonitor"),
             resource("prometheuses", "Prometheus"),
+            // Its definition is being deleted.
+            resource("prometheusrules", "PrometheusRule"),
         ]});
         fake.put("/apis/monitoring.coreos.com/v1", list);
         assert_eq!(

@@ -19,7 +19,7 @@ use crate::diagnose;
 use crate::events::Publisher;
 use crate::finalize::{self, Extent, FinalizeError};
 use crate::metrics::Metrics;
-use crate::observe::{ObserveError, Observed, Observer, Read};
+use crate::observe::{NodeFacts, ObserveError, Observed, Observer, Read};
 use crate::plan::{self, Environment, Plan, Refusal, Registration};
 use crate::rotation::Rotation;
 use crate::{adopt, cluster, kubelet_certificates, reports, restart, status, verify};
@@ -233,7 +233,7 @@ impl Reconciler {
         if let Ok(plan) = &outcome {
             self.restart(&observed).await;
             self.approves = plan.kubelet.approves.is_some();
-            undecided = self.approve(stack, plan).await;
+            undecided = self.approve(stack, plan, &observed.nodes).await;
         }
         let told = self.rotation.deliver(&self.client, &observed).await;
         self.metrics.writes.inc_by(told);
@@ -259,6 +259,7 @@ impl Reconciler {
         }
         self.observer.trouble(&mut observed).await;
         observed.conflicts = applied.conflicts;
+        observed.monitoring_errors = applied.monitoring_errors;
         self.contested = !applied.contests.is_empty();
         observed.contests = applied.contests;
         observed.apply_error = (!applied.errors.is_empty()).then(|| applied.errors.join(". "));
@@ -312,11 +313,16 @@ impl Reconciler {
     }
 
     /// Decides on kubelets' requests for certificates, if the stack says so. Returns how many to look at again soon.
-    async fn approve(&self, stack: &MetricsStack, plan: &Plan) -> usize {
+    async fn approve(&self, stack: &MetricsStack, plan: &Plan, nodes: &[NodeFacts]) -> usize {
         let Some(prefixes) = &plan.kubelet.approves else {
             return 0;
         };
-        match kubelet_certificates::decide(&self.client, prefixes).await {
+        let rules = kubelet_certificates::Rules {
+            prefixes,
+            nodes,
+            service: self.environment.api_service,
+        };
+        match kubelet_certificates::decide(&self.client, &rules).await {
             Ok(outcome) => {
                 self.metrics
                     .writes

@@ -35,6 +35,8 @@ pub struct FrontProxyRefusal {
 pub enum FrontProxyFault {
     /// It does not lead to the authority that kube-apiserver publishes for front proxies.
     UnknownAuthority,
+    /// That authority has expired.
+    AuthorityExpired,
     /// It has expired or is not valid yet.
     Expired,
     /// It is not for client authentication.

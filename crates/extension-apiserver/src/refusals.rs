@@ -14,6 +14,8 @@ pub enum FrontProxyFault {
     NotPublished,
     /// The certificate does not lead to that authority: another one, or another key of the same name.
     UnknownAuthority,
+    /// Every published authority has expired.
+    AuthorityExpired,
     /// It has expired or is not valid yet.
     Expired,
     /// It is not for client authentication.

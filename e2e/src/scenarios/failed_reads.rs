@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use contract::names::METRICS_API_PORT;
+use contract::names::{METRICS_API_PORT, METRICS_GROUP};
+use http::header::ACCEPT;
+use serde_json::Value;
 
 use super::context::Context;
 use super::front_proxy_files::{FrontProxy, write_certificate};
@@ -15,6 +17,8 @@ use super::wait::eventually;
 /// Time for kube-apiserver to take up what changed, and for two turns of the operator.
 const WITHIN: Duration = Duration::from_secs(90);
 const NAME: &str = "front-proxy-client";
+/// The form of discovery that controllers ask for.
+const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 /// A namespace that is deleted while nothing answers.
 const STUCK: &str = "e2e-stuck";
 
@@ -91,6 +95,29 @@ async fn closed_way(context: &Context) -> Result<()> {
 
 async fn while_closed(context: &Context) -> Result<()> {
     finding(context, "ControlPlaneCannotReachPods").await?;
+    eventually(
+        "kube-apiserver's discovery has the group as stale",
+        WITHIN,
+        async || {
+            let request = http::Request::get("/apis")
+                .header(ACCEPT, DISCOVERY)
+                .body(Vec::new())?;
+            let groups: Value = serde_json::from_str(&context.client.request_text(request).await?)?;
+            let groups = groups["items"].as_array().context("no groups")?;
+            let ours = groups
+                .iter()
+                .find(|group| group["metadata"]["name"] == METRICS_GROUP);
+            let versions = ours
+                .and_then(|group| group["versions"].as_array())
+                .context("no versions")?;
+            ensure!(
+                versions.iter().all(|version| version["freshness"] == "Stale"),
+                "{versions:?}"
+            );
+            Ok(())
+        },
+    )
+    .await?;
     context.kubectl(&["create", "namespace", STUCK]).await?;
     context
         .kubectl(&["delete", "namespace", STUCK, "--wait=false"])

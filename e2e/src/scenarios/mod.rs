@@ -205,7 +205,6 @@ scenarios! {
     Operator Default "helm-uninstall" 4 removal::of_the_release;
     Operator Default "namespace-deletion" 5 removal::of_the_namespace;
     Operator Default "install-yaml" 5 install::by_manifest;
-    Operator Default "rights-used" 2 rights_used::are_those_of_the_chart;
 
     Aggregation Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
     Aggregation Default "failed-reads" 6 failed_reads::are_explained;
@@ -213,6 +212,7 @@ scenarios! {
     Aggregation Default "restarted-api-server" 5 restarted_api_server::is_followed_again;
     Aggregation Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
     Aggregation Default "contested-object" 4 contested::is_named_and_left_alone;
+    Aggregation Default "rights-used" 2 rights_used::are_those_of_the_chart;
     Aggregation Csr "verify-signed" 5 kubelet_certificates::signed_are_verified;
     Aggregation Csr "upgrade-one-node" 6 upgrade::there_and_back_fails_no_read;
     Aggregation Csr "aggregated-api" 5 aggregated_api::works_with_kubectl;

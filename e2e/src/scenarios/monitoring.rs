@@ -53,6 +53,29 @@ pub(super) async fn comes_and_goes_with_its_kinds(context: &Context) -> Result<(
         asked.len()
     ));
 
+    let disabled = ["serviceMonitor", "rules", "dashboard"].map(|part| (part.to_owned(), json!("Disabled")));
+    let disabled: serde_json::Map<_, _> = disabled.into_iter().collect();
+    context.apply_stack(&json!({"monitoring": disabled})).await?;
+    eventually("what is disabled goes", WITHIN, async || {
+        for (kind, name) in [
+            ("servicemonitors", METRICS_API),
+            ("podmonitors", MANAGED_BY),
+            ("prometheusrules", METRICS_API),
+            ("configmaps", DASHBOARD_CONFIG_MAP),
+        ] {
+            ensure!(
+                get(context, kind, name).await.is_err(),
+                "{kind} {name} is still there"
+            );
+        }
+        Ok(())
+    })
+    .await?;
+    context.apply_stack(&Value::Null).await?;
+    eventually("the dashboard is back", WITHIN, async || {
+        get(context, "configmaps", DASHBOARD_CONFIG_MAP).await.map(drop)
+    })
+    .await?;
     for kind in KINDS {
         let name = format!("{kind}.monitoring.coreos.com");
         context

@@ -14,12 +14,21 @@ use crate::test::install_yaml::NAMESPACE;
 const PROGRAM: &str = "kube-apiserver";
 /// kubelet starts it again.
 const BACK_WITHIN: Duration = Duration::from_mins(2);
+const GONE_WITHIN: Duration = Duration::from_mins(1);
 /// Sooner than the operator looks by itself.
 const SEEN_WITHIN: Duration = Duration::from_secs(20);
 
 /// The operator hears of changes again, without a restart, and the stack is ready.
 pub(super) async fn is_followed_again(context: &Context) -> Result<()> {
     context.working_stack().await?;
+    // Replicas that a scenario before has replaced take their time to end.
+    eventually("only the new replicas are left", GONE_WITHIN, async || {
+        let containers = context.metrics_api_containers().await?;
+        let wanted = usize::from(context.cluster.nodes());
+        ensure!(containers.split_whitespace().count() == wanted, "{containers}");
+        Ok(())
+    })
+    .await?;
     let operator = ["get", "pods", "--namespace", NAMESPACE, "--selector"];
     let selector = format!("app.kubernetes.io/name={MANAGED_BY}");
     let restarts = "--output=jsonpath={.items[*].status.containerStatuses[*].containerID}";

@@ -41,6 +41,12 @@ const TICKS: f64 = 100.0;
 /// Nodes with pods that lead to us, more from step to step, read ten times a second meanwhile.
 pub(super) async fn are_measured(context: &Context) -> Result<()> {
     context.working_stack().await?;
+    // The operator's own table would have them replaced at each step.
+    let resources = json!({"requests": {"cpu": "100m", "memory": "128Mi"}});
+    context
+        .apply_stack(&json!({"metricsApi": {"resources": resources}}))
+        .await?;
+    context.ready().await?;
     let real = usize::from(context.cluster.nodes());
     let mut kubelets = JoinSet::new();
     let mut known = 0;
@@ -71,9 +77,14 @@ pub(super) async fn are_measured(context: &Context) -> Result<()> {
         })
         .await?;
         let (used, outcome) = load::during(context, async {
+            let pods = context.metrics_api_pods().await?;
             let before = replicas(context).await?;
             tokio::time::sleep(WATCHED_FOR).await;
             let after = replicas(context).await?;
+            ensure!(
+                context.metrics_api_pods().await? == pods,
+                "replicas were replaced meanwhile"
+            );
             Ok(before.into_iter().zip(after).collect::<Vec<_>>())
         })
         .await?;

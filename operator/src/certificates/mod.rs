@@ -19,7 +19,7 @@ mod usage;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use authority::Authority;
 pub use fit::Unfit;
@@ -37,7 +37,15 @@ pub const NEXT: (&str, &str) = ("next.crt", "next.key");
 pub const PREVIOUS: (&str, &str) = ("previous.crt", "previous.key");
 
 /// How far back a new certificate starts, for clocks that are behind.
-const BACKDATE: Duration = Duration::from_mins(5);
+pub(crate) const BACKDATE: Duration = Duration::from_mins(5);
+/// A certificate with less than this left is late, however long it lives: others renew by days, not by parts.
+const LATE_AT_MOST: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+/// How much of a lifetime is left when its renewal is late: half of what is left when it is due.
+#[must_use]
+pub(crate) fn late(lifetime: SignedDuration) -> SignedDuration {
+    (lifetime / 6).min(LATE_AT_MOST)
+}
 
 /// What the certificates are for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -86,6 +86,7 @@ fn all_objects() -> Vec<Object> {
             base,
             api_services,
             monitoring,
+            unmonitored,
             absent,
             ..
         } = objects(&plan);
@@ -93,6 +94,7 @@ fn all_objects() -> Vec<Object> {
             base.into_iter()
                 .chain(api_services)
                 .chain(monitoring)
+                .chain(unmonitored)
                 .chain(absent),
         );
     }

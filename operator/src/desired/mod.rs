@@ -36,6 +36,8 @@ pub struct Objects {
     /// For Prometheus and Grafana, applied at the very end: whatever refuses them, such as a webhook of the Prometheus
     /// operator, refuses nothing else.
     pub monitoring: Vec<Object>,
+    /// The same, to be deleted.
+    pub unmonitored: Vec<Object>,
     /// To be deleted where they exist and are ours, when nothing rests on them any more.
     pub absent: Vec<Object>,
     /// Left as they are where they exist, whatever they are like.
@@ -170,7 +172,6 @@ pub fn objects(plan: &Plan) -> Objects {
         absent: unmonitored,
         kept: unknown,
     } = monitoring::objects(plan);
-    absent.extend(unmonitored);
     kept.extend(unknown);
     if plan.keeps_workload {
         kept.append(&mut monitoring);
@@ -201,6 +202,7 @@ pub fn objects(plan: &Plan) -> Objects {
         api_services,
         unregistered,
         monitoring,
+        unmonitored,
         absent,
         untouched: kept,
     }

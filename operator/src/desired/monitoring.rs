@@ -31,7 +31,7 @@ pub(super) struct Monitoring {
 pub(super) fn objects(plan: &Plan) -> Monitoring {
     let MonitoringPlan {
         kinds,
-        service_monitor,
+        service_monitor: _,
         rules,
         dashboard,
         labels: _,
@@ -44,7 +44,7 @@ pub(super) fn objects(plan: &Plan) -> Monitoring {
     };
     for &kind in kinds {
         let is_wanted = match kind {
-            MonitoringKind::ServiceMonitor | MonitoringKind::PodMonitor => *service_monitor,
+            MonitoringKind::ServiceMonitor | MonitoringKind::PodMonitor => plan.monitoring.scrapes(kind),
             MonitoringKind::PrometheusRule => *rules,
         };
         monitoring.put(is_wanted, object(kind, plan));

@@ -77,6 +77,7 @@ fn printable(objects: &Objects) -> Value {
         api_services,
         unregistered,
         monitoring,
+        unmonitored,
         absent,
         untouched: _,
     } = objects;
@@ -103,6 +104,7 @@ fn printable(objects: &Objects) -> Value {
         "apiServices": api_services.iter().map(print).collect::<Vec<_>>(),
         "monitoring": monitoring.iter().map(print).collect::<Vec<_>>(),
         "unregistered": unregistered.iter().map(Object::describe).collect::<Vec<_>>(),
+        "unmonitored": unmonitored.iter().map(Object::describe).collect::<Vec<_>>(),
         "absent": absent.iter().map(Object::describe).collect::<Vec<_>>(),
     })
 }
@@ -225,8 +227,9 @@ fn the_deployment_comes_after_what_its_pods_need() {
             .iter()
             .all(|object| object.resource.kind != "APIService")
     );
-    let absent: Vec<_> = objects.absent.iter().map(Object::describe).collect();
+    let absent: Vec<_> = objects.unmonitored.iter().map(Object::describe).collect();
     assert_eq!(absent, ["PrometheusRule monitoring/metrics-api"]);
+    assert!(objects.absent.is_empty(), "{:?}", objects.absent);
 }
 
 #[test]

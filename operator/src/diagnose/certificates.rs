@@ -1,15 +1,14 @@
 //! Certificates that were not renewed in time, as metrics-api's replicas show them.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{Finding, Reason, Severity};
+use crate::certificates;
+use crate::certificates::BACKDATE;
 use crate::observe::Observed;
 use crate::plan::Plan;
-
-/// The part of a lifetime that is left when a certificate is late: half of what is left when it is due.
-const LATE: i64 = 6;
 
 /// Which end soon. What a replica serves counts, not only what is stored.
 pub(super) fn findings(observed: &Observed, plan: Option<&Plan>, findings: &mut Vec<Finding>) {
@@ -21,14 +20,19 @@ pub(super) fn findings(observed: &Observed, plan: Option<&Plan>, findings: &mut 
             leaf.not_after(),
         )
     });
+    let stored_der = plan.map(|plan| plan.certificates.leaf.certificate());
     let served = observed.served.iter().filter_map(|(pod, served)| {
-        let (begins, ends) = validity(served.as_ref().ok()?)?;
-        Some((format!("What Pod {pod} serves"), begins, ends))
+        let served = served.as_ref().ok()?;
+        if Some(served) == stored_der {
+            return None;
+        }
+        let (begins, ends) = validity(served)?;
+        Some((format!("What Pod {pod} serves"), begins + BACKDATE, ends))
     });
     for (what, begins, ends) in stored.into_iter().chain(served) {
-        let (lifetime, left) = (seconds(begins, ends), seconds(observed.at, ends));
-        if left <= lifetime / LATE {
-            let severity = if left <= 0 {
+        let left = ends.duration_since(observed.at);
+        if left <= certificates::late(ends.duration_since(begins)) {
+            let severity = if left <= SignedDuration::ZERO {
                 Severity::Failure
             } else {
                 Severity::Warning
@@ -37,10 +41,6 @@ pub(super) fn findings(observed: &Observed, plan: Option<&Plan>, findings: &mut 
             findings.push(Finding::new(Reason::CertificateExpires, severity, evidence));
         }
     }
-}
-
-fn seconds(from: Timestamp, to: Timestamp) -> i64 {
-    to.as_second() - from.as_second()
 }
 
 fn validity(der: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
@@ -60,14 +60,18 @@ mod tests {
 
     #[test]
     fn what_ends_within_a_sixth_of_its_lifetime_is_late_and_then_a_failure() {
-        let plan = planned(&json!({"certificates": {"leafValidity": "60h"}}), &two_nodes()).unwrap();
-        let der = plan.certificates.leaf.certificate().clone();
+        let planned = |validity: &str| {
+            planned(&json!({"certificates": {"leafValidity": validity}}), &two_nodes()).unwrap()
+        };
+        let (plan, other) = (planned("60h"), planned("60h"));
         let at = |hours: i64| {
+            let served = |plan: &Plan| Ok(plan.certificates.leaf.certificate().clone());
             let observed = Observed {
                 at: now() + SignedDuration::from_hours(hours),
                 served: vec![
-                    ("metrics-api-1".to_owned(), Ok(der.clone())),
-                    ("metrics-api-2".to_owned(), Err("no answer".to_owned())),
+                    ("metrics-api-1".to_owned(), served(&plan)),
+                    ("metrics-api-2".to_owned(), served(&other)),
+                    ("metrics-api-3".to_owned(), Err("no answer".to_owned())),
                 ],
                 ..two_nodes()
             };
@@ -81,8 +85,12 @@ mod tests {
         assert_eq!(severities, [Severity::Warning; 2]);
         let ends = plan.certificates.leaf.not_after();
         assert_eq!(
+            late[0].evidence,
+            format!("The serving certificate is valid until {ends}")
+        );
+        assert_eq!(
             late[1].evidence,
-            format!("What Pod metrics-api-1 serves is valid until {ends}")
+            format!("What Pod metrics-api-2 serves is valid until {ends}")
         );
         assert!(at(61).iter().all(|finding| finding.severity == Severity::Failure));
     }

@@ -141,6 +141,14 @@ fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>, kubelets: &Ku
     if let Some(error) = &observed.apply_error {
         findings.push(Finding::new(Reason::ApplyFailed, Severity::Failure, error));
     }
+    if !observed.monitoring_errors.is_empty() {
+        let evidence = observed.monitoring_errors.join(". ");
+        findings.push(Finding::new(
+            Reason::MonitoringFailed,
+            Severity::Warning,
+            evidence,
+        ));
+    }
     for (part, error) in &observed.unseen {
         let evidence = format!("Failed to read {}: {error}", part.describe());
         findings.push(Finding::new(Reason::NotObserved, Severity::Warning, evidence));
@@ -208,11 +216,11 @@ fn of_kubelets(
     }
     let waits = |group: &FailingGroup| observe::awaits_certificate(group.class);
     let approves = outcome.is_ok_and(|plan| plan.kubelet.approves.is_some());
-    if !approves && !observed.pending_requests.is_empty() && kubelets.failing.iter().any(waits) {
+    if !approves && !observed.waiting_kubelets.is_empty() && kubelets.failing.iter().any(waits) {
         let evidence = format!(
-            "{} requests of kubelets for serving certificates wait for approval: {}",
-            observed.pending_requests.len(),
-            names_of(observed.pending_requests.iter().map(String::as_str))
+            "{} kubelets wait for approval of their serving certificates: {}",
+            observed.waiting_kubelets.len(),
+            names_of(observed.waiting_kubelets.iter().map(String::as_str))
         );
         findings.push(Finding::new(
             Reason::KubeletCertificatesPending,

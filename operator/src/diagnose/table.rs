@@ -55,6 +55,8 @@ pub enum Reason {
     ReportUnavailable,
     /// Namespaces cannot be deleted.
     NamespacesStuck,
+    /// What Prometheus and Grafana are told could not be written.
+    MonitoringFailed,
     /// Kubelets wait for somebody to approve their serving certificates.
     KubeletCertificatesPending,
     /// The server whose `APIService` was adopted still runs.
@@ -90,6 +92,7 @@ impl Reason {
             Self::AggregationDisabled,
             Self::FrontProxyAuthorityShared,
             Self::FrontProxy(FrontProxyFault::UnknownAuthority),
+            Self::FrontProxy(FrontProxyFault::AuthorityExpired),
             Self::FrontProxy(FrontProxyFault::Expired),
             Self::FrontProxy(FrontProxyFault::WrongUsage),
             Self::FrontProxy(FrontProxyFault::NameNotAllowed),
@@ -110,6 +113,7 @@ impl Reason {
             Self::ReadFailed,
             Self::ReportUnavailable,
             Self::NamespacesStuck,
+            Self::MonitoringFailed,
             Self::KubeletCertificatesPending,
             Self::FormerServerRuns,
             Self::KubeletsPinned,
@@ -223,6 +227,7 @@ impl Reason {
                 "The operator must reach metrics-api's Pods on port 10250: look for network policies. After a change of \
                  certificates it passes within two minutes.",
             ),
+            Self::MonitoringFailed => MONITORING_FAILED,
             Self::KubeletCertificatesPending => KUBELET_CERTIFICATES_PENDING,
             Self::FormerServerRuns => FORMER_SERVER_RUNS,
             Self::KubeletsPinned => (
@@ -246,6 +251,12 @@ const FORMER_SERVER_RUNS: (&str, &str) = (
      back when the MetricsStack is deleted.",
     "Remove its Deployment when you are content with the new one. `helm uninstall` or deleting its manifests \
      takes the APIService too; the operator registers itself again within seconds.",
+);
+
+const MONITORING_FAILED: (&str, &str) = (
+    "A monitor, the alerts or the dashboard could not be written or removed. Metrics are answered all the same.",
+    "See what refuses it: mostly a webhook of the Prometheus operator that does not answer, or does not like what it \
+     gets. spec.monitoring can leave it out.",
 );
 
 const KUBELET_CERTIFICATES_PENDING: (&str, &str) = (

@@ -403,3 +403,35 @@ fn an_insecure_mode_is_said() {
         "Note KubeletsNotVerified: 2 kubelets are believed unseen"
     );
 }
+
+#[test]
+fn kubelets_that_wait_for_approval_are_named_unless_the_operator_approves() {
+    let waiting = |class| Observed {
+        replicas: vec![replica(vec![node("a", TlsState::Refused, Some(class))])],
+        waiting_kubelets: ["a".to_owned()].into(),
+        ..healthy()
+    };
+    let names = |spec, observed: &Observed| -> Vec<_> {
+        let found = found(&spec, observed);
+        found.iter().map(|finding| finding.reason.name()).collect()
+    };
+    let pending = "KubeletCertificatesPending".to_owned();
+    let handshake = waiting(ErrorClass::TlsHandshake);
+    assert!(names(json!({}), &handshake).contains(&pending));
+    let approving = json!({"kubelet": {"approveServingCertificates": true}});
+    assert!(!names(approving, &handshake).contains(&pending));
+    // Somebody's certificate waits, but what fails has another cause.
+    assert!(!names(json!({}), &waiting(ErrorClass::Timeout)).contains(&pending));
+}
+
+#[test]
+fn monitoring_that_cannot_be_written_is_a_warning() {
+    let observed = Observed {
+        monitoring_errors: vec!["PrometheusRule ns/metrics-api: failed calling webhook (500)".to_owned()],
+        ..healthy()
+    };
+    assert_eq!(
+        lines(&found(&json!({}), &observed)),
+        "Warning MonitoringFailed: PrometheusRule ns/metrics-api: failed calling webhook (500)"
+    );
+}

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use super::SIGNER;
 use super::request::{self, Asked};
+use crate::observe::NodeFacts;
 use crate::plan::AddressPrefixes;
 
 /// Users and group of kubelets.
@@ -36,7 +37,7 @@ pub(super) enum Verdict {
 
 /// The Node that the request is for, by who asks. Only a name that a Node can have (a DNS subdomain): others may mean
 /// something in the path of a call, which is not escaped.
-pub(super) fn node_of(request: &CertificateSigningRequest) -> Option<&str> {
+pub(crate) fn node_of(request: &CertificateSigningRequest) -> Option<&str> {
     let name = request.spec.username.as_deref()?.strip_prefix(USER_PREFIX)?;
     let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let may_be = name.bytes().all(|byte| is_word(byte) || b"-.".contains(&byte));
@@ -44,21 +45,36 @@ pub(super) fn node_of(request: &CertificateSigningRequest) -> Option<&str> {
     (may_be && name.len() <= LONGEST_NAME && ends.into_iter().all(is_word)).then_some(name)
 }
 
+/// What requests are judged by besides their Node, which says of itself what addresses it has.
+pub(crate) struct Rules<'a> {
+    /// Where addresses must be.
+    pub(crate) prefixes: &'a AddressPrefixes,
+    /// Every Node.
+    pub(crate) nodes: &'a [NodeFacts],
+    /// Address of Service `default/kubernetes`.
+    pub(crate) service: Option<IpAddr>,
+}
+
 /// Judges a request, given the Node that [`node_of`] names, if it exists.
-pub(super) fn judge(
-    request: &CertificateSigningRequest,
-    node: Option<&Node>,
-    prefixes: &AddressPrefixes,
-) -> Verdict {
+pub(super) fn judge(request: &CertificateSigningRequest, node: Option<&Node>, rules: &Rules<'_>) -> Verdict {
     let asked = match asked(request) {
         Ok(asked) => asked,
         Err(why) => return Verdict::Deny(line(&why)),
     };
-    for address in &asked.addresses {
-        if !prefixes.allow(*address) {
+    if let Some(name) = asked.dns.iter().find(|name| is_of_services(name)) {
+        return Verdict::Deny(line(&format!("{name} is a name of Services, not of nodes")));
+    }
+    for &address in &asked.addresses {
+        if !rules.prefixes.allow(address) {
             return Verdict::Deny(format!(
                 "{address} is in none of spec.kubelet.servingCertificateAddressPrefixes"
             ));
+        }
+        if rules.service == Some(address) {
+            return Verdict::Deny(format!("{address} is where Pods reach kube-apiserver"));
+        }
+        if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
+            return Verdict::Deny(format!("{address} is no address of one node"));
         }
     }
     // Whatever was read for the name, it must be of that name.
@@ -75,10 +91,41 @@ pub(super) fn judge(
     let is_address = |address: IpAddr| known.iter().any(|known| known.parse() == Ok(address));
     let missing = asked.dns.iter().filter(|name| !is_dns(name)).cloned();
     let addresses = asked.addresses.iter().filter(|address| !is_address(**address));
-    match missing.chain(addresses.map(ToString::to_string)).next() {
-        Some(missing) => Verdict::Wait(line(&format!("{missing} is not among the Node's addresses"))),
+    if let Some(missing) = missing.chain(addresses.map(ToString::to_string)).next() {
+        return Verdict::Wait(line(&format!("{missing} is not among the Node's addresses")));
+    }
+    match claimed_before(&asked, node, rules.nodes) {
+        Some((name, other)) => Verdict::Wait(line(&format!(
+            "{name} is also Node {other}'s, which was there before"
+        ))),
         None => Verdict::Approve,
     }
+}
+
+/// What is asked for that an older Node has too. A kubelet writes its Node's addresses itself, also those of others.
+fn claimed_before(asked: &Asked, node: &Node, nodes: &[NodeFacts]) -> Option<(String, String)> {
+    let created = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let is_older = |other: &&NodeFacts| {
+        let before = created.is_none_or(|created| other.created.is_some_and(|other| other < created));
+        before && node.metadata.name.as_deref() != Some(&other.name)
+    };
+    nodes.iter().filter(is_older).find_map(|other| {
+        let claimed = other.addresses.iter().find(|address| {
+            asked.dns.iter().any(|name| name.eq_ignore_ascii_case(address))
+                || asked.addresses.iter().any(|asked| address.parse() == Ok(*asked))
+        })?;
+        Some((claimed.clone(), other.name.clone()))
+    })
+}
+
+/// Whether clients take this name for a Service's, such as kube-apiserver's.
+fn is_of_services(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let mut labels = name.split('.');
+    let first = labels.clone().next().unwrap_or_default();
+    let second = labels.clone().nth(1);
+    labels.any(|label| label == "svc" || label == "localhost")
+        || (first == "kubernetes" && matches!(second, None | Some("default")))
 }
 
 /// What is asked for, if a kubelet may ask for that at all.

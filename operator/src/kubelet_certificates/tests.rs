@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::fake::Fake;
+use crate::observe::NodeFacts;
+use crate::plan::AddressPrefixes;
 
 mod hostile_bytes;
 mod two_readings;
@@ -73,8 +75,22 @@ fn prefixes(texts: &[&str]) -> AddressPrefixes {
     AddressPrefixes(texts.iter().map(|text| text.parse().unwrap()).collect())
 }
 
+static ANYWHERE: AddressPrefixes = AddressPrefixes(Vec::new());
+
+fn rules() -> Rules<'static> {
+    within(&ANYWHERE)
+}
+
+fn within(prefixes: &AddressPrefixes) -> Rules<'_> {
+    Rules {
+        prefixes,
+        nodes: &[],
+        service: Some("10.96.0.1".parse().unwrap()),
+    }
+}
+
 fn verdict(request: &CertificateSigningRequest) -> Verdict {
-    judge(request, Some(&node()), &AddressPrefixes::default())
+    judge(request, Some(&node()), &rules())
 }
 
 #[test]
@@ -91,7 +107,10 @@ fn what_a_kubelet_asks_for_its_own_addresses_is_approved() {
     assert_eq!(verdict(&without_encipherment), Verdict::Approve);
     let request = kubelets(vec![dns("a.example"), ip("10.0.0.1"), ip("fd00::1")]);
     let allowed = prefixes(&["10.0.0.0/24", "fd00::/64"]);
-    assert_eq!(judge(&request, Some(&node()), &allowed), Verdict::Approve);
+    assert_eq!(
+        judge(&request, Some(&node()), &within(&allowed)),
+        Verdict::Approve
+    );
 }
 
 #[test]
@@ -108,7 +127,7 @@ fn what_the_node_does_not_have_yet_waits() {
         wait("b.example is not among the Node's addresses")
     );
     assert_eq!(
-        judge(&request, None, &AddressPrefixes::default()),
+        judge(&request, None, &rules()),
         wait("the Node does not exist yet")
     );
 }
@@ -183,13 +202,17 @@ fn forgeries_are_denied_whether_the_node_exists_or_not() {
     ];
     for (request, part) in cases {
         for node in [Some(&node()), None] {
-            match judge(&request, node, &AddressPrefixes::default()) {
+            match judge(&request, node, &rules()) {
                 Verdict::Deny(why) => assert!(why.contains(part), "{why:?}, expected {part:?}"),
                 other => panic!("{other:?}, expected a denial because of {part:?}"),
             }
         }
     }
-    let outside = judge(&kubelets(own()), Some(&node()), &prefixes(&["192.168.0.0/16"]));
+    let outside = judge(
+        &kubelets(own()),
+        Some(&node()),
+        &within(&prefixes(&["192.168.0.0/16"])),
+    );
     assert!(
         matches!(&outside, Verdict::Deny(why) if why.contains("10.0.0.1 is in none")),
         "{outside:?}"
@@ -243,7 +266,7 @@ async fn only_pending_requests_are_decided_on_and_nobodys_decision_is_overwritte
     put(&fake, "csr-raced", good(), json!({}));
     let call = format!("PUT {PATH}/csr-raced/approval");
     fake.always(&call, 409, crate::fake::status(409, "Conflict", "changed"));
-    let outcome = decide(&fake.client(), &AddressPrefixes::default()).await.unwrap();
+    let outcome = decide(&fake.client(), &rules()).await.unwrap();
     assert_eq!((outcome.approved, outcome.waiting), (1, 1));
     let [denied] = outcome.denied.as_slice() else {
         panic!("{outcome:?}")
@@ -284,7 +307,7 @@ async fn whoever_waits_or_fails_keeps_nobody_from_being_looked_at() {
     broken.spec.username = Some("system:node:b".to_owned());
     put(&fake, "csr-b", broken, json!({}));
     put(&fake, "csr-c", kubelets(vec![ip("10.0.0.1")]), json!({}));
-    let outcome = decide(&fake.client(), &AddressPrefixes::default()).await.unwrap();
+    let outcome = decide(&fake.client(), &rules()).await.unwrap();
     assert_eq!(
         (outcome.approved, outcome.waiting),
         (1, usize::try_from(MOST).unwrap() + 51)
@@ -303,6 +326,82 @@ async fn a_turn_ends_though_there_is_more_to_decide_on() {
     for at in 0..MOST + 3 {
         put(&fake, &format!("csr-{at}"), good.clone(), json!({}));
     }
-    let outcome = decide(&fake.client(), &AddressPrefixes::default()).await.unwrap();
+    let outcome = decide(&fake.client(), &rules()).await.unwrap();
     assert_eq!((outcome.approved, outcome.waiting), (MOST, 3));
+}
+
+/// A kubelet may write any address into its Node.
+#[test]
+fn a_node_that_says_it_is_somebody_else_gets_no_certificate() {
+    let claims = [
+        "kubernetes",
+        "kubernetes.default",
+        "Kubernetes.Default.Svc",
+        "kubernetes.default.svc.cluster.local",
+        "metrics-api.metricsstack-system.svc",
+        "localhost",
+    ];
+    let addresses = ["10.96.0.1", "127.0.0.1", "::1", "0.0.0.0"];
+    let mut liar = node();
+    let status = liar
+        .status
+        .get_or_insert_default()
+        .addresses
+        .get_or_insert_default();
+    for address in claims.iter().chain(&addresses) {
+        let kind = json!({"type": "InternalDNS", "address": address});
+        status.push(serde_json::from_value(kind).unwrap());
+    }
+    let names = claims
+        .iter()
+        .map(|name| dns(name))
+        .chain(addresses.iter().map(|address| ip(address)));
+    for name in names {
+        let verdict = judge(&kubelets(vec![name.clone()]), Some(&liar), &rules());
+        assert!(matches!(verdict, Verdict::Deny(_)), "{name:?}: {verdict:?}");
+    }
+    // Names that only look like those.
+    let mut odd = node();
+    let address = json!({"type": "Hostname", "address": "kubernetes-1.example"});
+    let status = odd
+        .status
+        .get_or_insert_default()
+        .addresses
+        .get_or_insert_default();
+    status.push(serde_json::from_value(address).unwrap());
+    let request = kubelets(vec![dns("kubernetes-1.example")]);
+    assert_eq!(judge(&request, Some(&odd), &rules()), Verdict::Approve);
+}
+
+#[test]
+fn an_address_is_that_of_the_node_that_had_it_first() {
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let facts = |name: &str, created, address: &str| NodeFacts {
+        name: name.to_owned(),
+        created: Some(at(created)),
+        addresses: vec![address.to_owned()],
+        ..NodeFacts::default()
+    };
+    let mut own = node();
+    own.metadata.creation_timestamp = Some(Time(at(100)));
+    let among = |others: &[NodeFacts], asked| {
+        let rules = Rules {
+            nodes: others,
+            ..rules()
+        };
+        judge(&kubelets(vec![asked]), Some(&own), &rules)
+    };
+    let waits = |address: &str| Verdict::Wait(format!("{address} is also Node b's, which was there before"));
+    let elder = [facts("a", 100, "10.0.0.1"), facts("b", 99, "10.0.0.1")];
+    assert_eq!(among(&elder, ip("10.0.0.1")), waits("10.0.0.1"));
+    assert_eq!(
+        among(&[facts("b", 99, "A.example")], dns("a.example")),
+        waits("A.example")
+    );
+    assert_eq!(among(&elder, dns("a.example")), Verdict::Approve);
+    // Whoever says so later keeps nobody from his certificate.
+    assert_eq!(
+        among(&[facts("b", 101, "10.0.0.1")], ip("10.0.0.1")),
+        Verdict::Approve
+    );
 }

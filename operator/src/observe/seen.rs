@@ -57,8 +57,8 @@ pub struct Observed {
     pub read: Read,
     /// Namespaces that cannot be deleted because of the group, as far as something fails.
     pub stuck_namespaces: Vec<String>,
-    /// Requests of kubelets for serving certificates that nobody has decided on, where kubelets may wait for that.
-    pub pending_requests: Vec<String>,
+    /// Nodes whose kubelets have asked for serving certificates and got no answer, as far as some fail.
+    pub waiting_kubelets: BTreeSet<String>,
     /// Objects with a name of ours but without our label. They were not touched.
     pub conflicts: Vec<Conflict>,
     /// Objects of ours that somebody else keeps changing.
@@ -69,6 +69,8 @@ pub struct Observed {
     pub former_servers: Vec<FormerServer>,
     /// What could not be applied and why, in one line.
     pub apply_error: Option<String>,
+    /// The same about what is for Prometheus and Grafana.
+    pub monitoring_errors: Vec<String>,
     /// What could not be read and why, in one line each. It is empty above, which does not mean that there is none.
     pub unseen: BTreeMap<Part, String>,
 }
@@ -129,7 +131,7 @@ impl Part {
     }
 }
 
-/// What scheduling needs to know of a Node.
+/// What is needed to know of a Node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
     /// Its name.
@@ -140,6 +142,10 @@ pub struct NodeFacts {
     pub taints: Vec<Taint>,
     /// Port of its kubelet.
     pub kubelet_port: u16,
+    /// The addresses and names that it says it has.
+    pub addresses: Vec<String>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
 }
 
 /// Where a kubelet listens that does not say.
@@ -156,6 +162,13 @@ impl From<&Node> for NodeFacts {
                 .and_then(|spec| spec.taints.clone())
                 .unwrap_or_default(),
             kubelet_port: kubelet_port(node).unwrap_or(KUBELET_PORT),
+            addresses: node
+                .status
+                .iter()
+                .flat_map(|status| status.addresses.iter().flatten())
+                .map(|address| address.address.clone())
+                .collect(),
+            created: node.metadata.creation_timestamp.as_ref().map(|time| time.0),
         }
     }
 }

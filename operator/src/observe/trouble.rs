@@ -1,18 +1,20 @@
 //! A closer look where something fails already: what waits for it, and what it waits for. Nobody asks for this where all
 //! is well.
 
+use std::collections::BTreeSet;
+
 use contract::names::METRICS_GROUP;
 use contract::report::ErrorClass;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 
 use super::{Observed, Read};
 use crate::{cluster, diagnose, kubelet_certificates};
 
-/// Most objects that are looked at.
-const MOST: u32 = 200;
+/// Objects asked for at once.
+const PAGE: u32 = 200;
 
 /// Looks for what the failures seen so far may have to do with.
 pub(super) async fn look(client: &Client, observed: &mut Observed) {
@@ -28,8 +30,8 @@ pub(super) async fn look(client: &Client, observed: &mut Observed) {
         let mut classes = nodes.filter_map(|node| Some(node.error.as_ref()?.class));
         classes.any(awaits_certificate)
     }) {
-        match pending_requests(client).await {
-            Ok(requests) => observed.pending_requests = requests,
+        match waiting_kubelets(client).await {
+            Ok(nodes) => observed.waiting_kubelets = nodes,
             Err(error) => not_seen("requests of kubelets for certificates", &error),
         }
     }
@@ -48,7 +50,7 @@ async fn stuck_namespaces(client: &Client) -> Result<Vec<String>, kube::Error> {
     let api: Api<Namespace> = Api::all(client.clone());
     let terminating = ListParams::default()
         .fields("status.phase=Terminating")
-        .limit(MOST);
+        .limit(PAGE);
     let list = api.list(&terminating).await?;
     Ok(list
         .iter()
@@ -70,21 +72,28 @@ fn is_stuck(namespace: &Namespace) -> bool {
     })
 }
 
-/// Requests of kubelets for serving certificates that nobody has decided on: name and who asks.
-async fn pending_requests(client: &Client) -> Result<Vec<String>, kube::Error> {
+/// Nodes whose kubelets have asked for serving certificates, where nobody has decided.
+async fn waiting_kubelets(client: &Client) -> Result<BTreeSet<String>, kube::Error> {
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let of_kubelets = format!("spec.signerName={}", kubelet_certificates::SIGNER);
-    let list = api
-        .list(&ListParams::default().fields(&of_kubelets).limit(MOST))
-        .await?;
-    let pending = list
-        .iter()
-        .filter(|request| kubelet_certificates::is_pending(request));
-    let named = pending.map(|request| {
-        let user = request.spec.username.as_deref().unwrap_or_default();
-        format!("{} of {user}", request.name_any())
-    });
-    Ok(named.collect())
+    let mut page = ListParams::default().fields(&of_kubelets).limit(PAGE);
+    let mut nodes = BTreeSet::new();
+    loop {
+        let list = api.list(&page).await?;
+        let pending = list
+            .items
+            .iter()
+            .filter(|request| kubelet_certificates::is_pending(request));
+        nodes.extend(
+            pending
+                .filter_map(kubelet_certificates::node_of)
+                .map(str::to_owned),
+        );
+        match list.metadata.continue_ {
+            Some(token) if !token.is_empty() => page.continue_token = Some(token),
+            _ => return Ok(nodes),
+        }
+    }
 }
 
 fn not_seen(what: &str, error: &kube::Error) {
@@ -146,6 +155,8 @@ mod tests {
             "stale GroupVersion discovery: other.example/v1",
         );
         request(&fake, "csr-1", &json!({}));
+        // The same kubelet once more.
+        request(&fake, "csr-3", &json!({}));
         request(
             &fake,
             "csr-2",
@@ -165,7 +176,7 @@ mod tests {
         };
         look(&fake.client(), &mut observed).await;
         assert_eq!(observed.stuck_namespaces, ["stuck"]);
-        assert_eq!(observed.pending_requests, ["csr-1 of system:node:a"]);
+        assert_eq!(observed.waiting_kubelets, ["a".to_owned()].into());
         // One that cannot be looked for is no reason to fail.
         fake.always(
             "GET /api/v1/namespaces",

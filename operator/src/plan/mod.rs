@@ -7,6 +7,7 @@ pub(crate) mod sizing;
 mod spec;
 mod types;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use contract::names;
@@ -39,6 +40,8 @@ pub struct Environment {
     pub image_pull_secrets: Vec<String>,
     /// How long every state of a rotation of certificates lasts at least.
     pub certificate_minimum_age: Duration,
+    /// Address of Service `default/kubernetes`, where Pods reach kube-apiserver.
+    pub api_service: Option<IpAddr>,
 }
 
 /// Default of [`Environment::certificate_minimum_age`]. kube-apiservers see a new bundle within a second; this is for one
@@ -55,6 +58,7 @@ impl Environment {
             image_pull_policy: ImagePullPolicy::IfNotPresent,
             image_pull_secrets: Vec::new(),
             certificate_minimum_age: CERTIFICATE_MINIMUM_AGE,
+            api_service: None,
         }
     }
 }

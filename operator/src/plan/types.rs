@@ -110,6 +110,14 @@ pub struct MonitoringPlan {
     pub labels: BTreeMap<String, String>,
 }
 
+impl MonitoringPlan {
+    /// Whether there is a monitor of this kind.
+    #[must_use]
+    pub fn scrapes(&self, kind: MonitoringKind) -> bool {
+        self.service_monitor && self.kinds.as_ref().is_some_and(|kinds| kinds.contains(&kind))
+    }
+}
+
 /// Ports that metrics-api connects to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EgressPorts {

@@ -10,20 +10,25 @@ use crate::api::{ApiServerStatus, FindingStatus, MetricsStackStatus};
 use crate::diagnose::Reason;
 
 /// Kinds of findings that quote an error of somebody else.
-const QUOTING: [Reason; 13] = [
+const QUOTING: [Reason; 7] = [
     Reason::NotObserved,
     Reason::ApplyFailed,
+    Reason::MonitoringFailed,
     Reason::ReadFailed,
+    Reason::ReportUnavailable,
+    Reason::ContainerCrashing,
+    Reason::ContainerNotStarting,
+];
+/// Kinds that say by themselves what is wrong. In what words somebody else says it may differ each time.
+const CLASSIFIED: [Reason; 8] = [
     Reason::ControlPlaneCannotReachPods,
     Reason::ServingCertificateNotTrusted,
     Reason::FrontProxy(FrontProxyFault::UnknownAuthority),
+    Reason::FrontProxy(FrontProxyFault::AuthorityExpired),
     Reason::FrontProxy(FrontProxyFault::Expired),
     Reason::FrontProxy(FrontProxyFault::WrongUsage),
     Reason::FrontProxy(FrontProxyFault::NameNotAllowed),
     Reason::FrontProxy(FrontProxyFault::Other),
-    Reason::ReportUnavailable,
-    Reason::ContainerCrashing,
-    Reason::ContainerNotStarting,
 ];
 
 /// Puts back the texts of `previous` that say the same.
@@ -69,7 +74,8 @@ pub(super) fn settle(status: &mut MetricsStackStatus, previous: Option<&MetricsS
 }
 
 fn says_the_same(reason: &str, before: &str, now: &str) -> bool {
-    before == now || QUOTING.iter().any(|quoting| quoting.name() == reason) && kind(before) == kind(now)
+    let is_one_of = |reasons: &[Reason]| reasons.iter().any(|known| known.name() == reason);
+    before == now || is_one_of(&CLASSIFIED) || is_one_of(&QUOTING) && kind(before) == kind(now)
 }
 
 /// A text without its numbers. An HTTP status in parentheses and the index of a list stay: those are what it is about.

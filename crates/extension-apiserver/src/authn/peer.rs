@@ -131,7 +131,7 @@ fn verify(roots: &Roots, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<
     let roots = roots.at(now);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, crate::tls::provider())
         .build()
-        .map_err(|_| unverified(FrontProxyFault::UnknownAuthority, "every authority has expired"))?;
+        .map_err(|_| unverified(FrontProxyFault::AuthorityExpired, "every authority has expired"))?;
     match verifier.verify_client_cert(leaf, intermediates, now) {
         Ok(_) => Ok(()),
         Err(rustls::Error::InvalidCertificate(error)) => {

@@ -1,11 +1,19 @@
 //! What there is to be woken for.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::certificates;
+use crate::monitoring::MonitoringKind;
 use crate::plan::Plan;
 
 /// Where it says what to do, an alert a heading.
 pub(super) const RUNBOOKS: &str = "docs/runbooks.md";
+
+/// How old kubelets' own samples may be.
+const KUBELETS_OWN: Duration = Duration::from_secs(10);
+const STALE_AT_MOST: Duration = Duration::from_mins(5);
 
 /// An alert.
 pub(super) struct Alert {
@@ -38,10 +46,12 @@ pub(super) fn spec(plan: &Plan) -> Value {
 }
 
 pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
-    // Half of what is left when a renewal is due: by then it has failed for long.
     let leaf = &plan.certificates.leaf;
-    let lifetime = leaf.not_after().duration_since(leaf.made()).as_secs();
-    let resolution = plan.metrics_api.resolution.as_secs();
+    let late = certificates::late(leaf.not_after().duration_since(leaf.made())).as_secs();
+    // Beyond that the buckets end, and what is older than three resolutions is not answered any more.
+    let stale = (plan.metrics_api.resolution * 2 + KUBELETS_OWN)
+        .min(STALE_AT_MOST)
+        .as_secs();
     let alert = |name, expression: &str, lasts, severity, summary| Alert {
         name,
         expression: expression.to_owned(),
@@ -49,10 +59,11 @@ pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
         severity,
         summary,
     };
-    vec![
+    let mut alerts = vec![
         alert(
             "MetricsApiUnavailable",
-            r#"max(metricsstack_operator_condition{type="Available",status="True"}) == 0"#,
+            // While it is somebody else's, that one may well answer.
+            r#"max(metricsstack_operator_condition{type="Available",status="True"}) == 0 unless on() max(metricsstack_operator_finding{reason="ForeignApiService"}) == 1"#,
             "5m",
             "critical",
             "metrics.k8s.io cannot be read: kubectl top and HorizontalPodAutoscalers do not work",
@@ -67,29 +78,31 @@ pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
         alert(
             "MetricsApiStale",
             &format!(
-                "histogram_quantile(0.5, sum by (le) (rate(metrics_server_api_metric_freshness_seconds_bucket[10m]))) > {}",
-                resolution * 4
+                "histogram_quantile(0.5, sum by (le) (rate(metrics_server_api_metric_freshness_seconds_bucket[10m]))) > {stale}"
             ),
             "10m",
             "warning",
-            "half of what metrics-api answers is older than four resolutions",
+            "half of what metrics-api answers is older than two resolutions",
         ),
         alert(
             "MetricsApiCertificateExpires",
             &format!(
-                "min by (secret) (metricsstack_operator_certificate_expiry_timestamp_seconds) - time() < {}",
-                lifetime / 6
+                "min by (secret) (metricsstack_operator_certificate_expiry_timestamp_seconds) - time() < {late}"
             ),
             "5m",
             "critical",
             "a certificate of metrics-api was not renewed in time",
         ),
-        alert(
+    ];
+    // Where nobody scrapes the operator, nothing would be heard of it either.
+    if plan.monitoring.scrapes(MonitoringKind::PodMonitor) {
+        alerts.push(alert(
             "MetricsStackOperatorNotReconciling",
             r#"sum(increase(metricsstack_operator_reconciles_total{result="success"}[15m])) == 0 or absent(metricsstack_operator_leader == 1)"#,
             "10m",
             "warning",
             "no replica of the operator reconciles",
-        ),
-    ]
+        ));
+    }
+    alerts
 }

@@ -49,6 +49,13 @@ fn front_proxy(fault: FrontProxyFault) -> (&'static str, &'static str) {
             "On every control-plane node sign --proxy-client-cert-file by the authority in \
              --requestheader-client-ca-file (kubeadm certs renew front-proxy-client) and start kube-apiserver again.",
         ),
+        FrontProxyFault::AuthorityExpired => (
+            "The authority that kube-apiserver publishes for front proxies has expired, and with it every certificate that \
+             it has signed.",
+            "On every control-plane node make the authority in --requestheader-client-ca-file anew (kubeadm: move \
+             front-proxy-ca.* away, kubeadm init phase certs front-proxy-ca and front-proxy-client) and start \
+             kube-apiserver again.",
+        ),
         FrontProxyFault::Expired => (
             "kube-apiserver's front-proxy certificate has expired, or is not valid yet by the clock of metrics-api's node.",
             "On every control-plane node: kubeadm certs renew front-proxy-client; kube-apiserver takes it up within a \

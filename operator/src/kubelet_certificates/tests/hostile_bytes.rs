@@ -44,7 +44,7 @@ fn armoured(der: Vec<u8>) -> Vec<u8> {
 fn judged(request: Vec<u8>) {
     static NODE: LazyLock<Node> = LazyLock::new(node);
     let request = with(request);
-    match judge(&request, Some(&NODE), &AddressPrefixes::default()) {
+    match judge(&request, Some(&NODE), &rules()) {
         Verdict::Approve => {
             let asked = super::super::request::read(&request.spec.request.0).unwrap();
             assert_eq!((asked.common_names.len(), asked.organizations.len()), (1, 1));

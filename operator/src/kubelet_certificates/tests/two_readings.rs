@@ -113,7 +113,7 @@ async fn a_name_that_no_node_can_have_is_nobodys() {
         request.spec.username = Some(user.clone());
         put(&fake, &format!("csr-{at}"), request, json!({}));
     }
-    let outcome = decide(&fake.client(), &AddressPrefixes::default()).await.unwrap();
+    let outcome = decide(&fake.client(), &rules()).await.unwrap();
     assert_eq!((outcome.approved, outcome.waiting), (0, 0), "{outcome:?}");
     assert_eq!(outcome.denied.len(), users.len());
     let calls = fake.calls();
@@ -126,6 +126,6 @@ fn a_node_is_who_it_says() {
     let mut other = node();
     other.metadata.name = Some("b".to_owned());
     let request = kubelets(vec![ip("10.0.0.1")]);
-    let verdict = judge(&request, Some(&other), &AddressPrefixes::default());
+    let verdict = judge(&request, Some(&other), &rules());
     assert!(matches!(verdict, Verdict::Wait(_)), "{verdict:?}");
 }
