@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::image::{Image, ImageFile, ImageSpec};
 use crate::progress::Progress;
-use crate::tools::Tools;
+use crate::tools::{METRICS_SERVER, Tools};
 use crate::{command, image, paths};
 
 /// The image's user: nobody that exists, as the restricted pod security standard wants it.
@@ -93,6 +93,23 @@ pub async fn workload(tools: &Tools, output: &Path) -> Result<Image> {
         user: Some(USER.to_owned()),
     };
     image::write(spec, output.join("workload.tar")).await
+}
+
+/// metrics-server itself, of its own Go module.
+#[must_use]
+pub fn metrics_server_reference() -> String {
+    format!("metricsstack/{METRICS_SERVER}:{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The server that ours takes the place of.
+pub async fn metrics_server(tools: &Tools, output: &Path) -> Result<Image> {
+    let spec = ImageSpec {
+        references: vec![metrics_server_reference()],
+        files: vec![ImageFile::program(tools.program(METRICS_SERVER)?, METRICS_SERVER)],
+        entrypoint: vec![format!("/usr/local/bin/{METRICS_SERVER}")],
+        user: Some(USER.to_owned()),
+    };
+    image::write(spec, output.join("metrics-server.tar")).await
 }
 
 async fn pack(programs: Vec<PathBuf>, output: &Path) -> Result<Image> {

@@ -46,7 +46,10 @@ const HELM: Module = Module {
     rename: None,
 };
 
-const MODULES: [Module; 7] = [
+/// The server that ours takes the place of.
+pub const METRICS_SERVER: &str = "metrics-server";
+
+const MODULES: [Module; 8] = [
     KUBERNETES,
     Module {
         folder: "etcd",
@@ -67,6 +70,13 @@ const MODULES: [Module; 7] = [
         folder: TYPED_CLIENT,
         versioned_by: Some("k8s.io/metrics"),
         target: ".",
+        tags: "",
+        rename: None,
+    },
+    Module {
+        folder: METRICS_SERVER,
+        versioned_by: Some("sigs.k8s.io/metrics-server"),
+        target: "tool",
         tags: "",
         rename: None,
     },

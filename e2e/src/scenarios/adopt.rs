@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::wait::eventually;
 use super::{drop_in, load};
+use crate::images::metrics_server_reference;
 use crate::test::install_yaml::NAMESPACE;
 
 const API_SERVICE: &str = "v1beta1.metrics.k8s.io";
@@ -15,11 +16,11 @@ const API_SERVICE: &str = "v1beta1.metrics.k8s.io";
 const TAKEN_WITHIN: Duration = Duration::from_mins(2);
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(90);
 
-/// Under a steady load: with `adopt: Always` the APIService moves to metrics-api, and back when the stack is deleted.
-/// What runs under metrics-server's manifests is our image: its own program cannot be built without a network.
+/// Under a steady load: with `adopt: Always` the APIService moves from metrics-server itself to metrics-api, and back when
+/// the stack is deleted.
 pub(super) async fn there_and_back(context: &Context) -> Result<()> {
     context.remove_everything().await?;
-    let manifests = drop_in::manifests(context).await?;
+    let manifests = drop_in::manifests(context, &metrics_server_reference()).await?;
     context.apply(&manifests).await?;
     let looked = look(context).await;
     let removed = context.remove_everything().await;

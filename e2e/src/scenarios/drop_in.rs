@@ -37,13 +37,13 @@ pub(super) async fn by_image_only(context: &Context) -> Result<()> {
     cert_manager_makes_the_same_pod(context, &chart).await
 }
 
-/// metrics-server's manifests with our image.
-pub(super) async fn manifests(context: &Context) -> Result<String> {
+/// metrics-server's manifests with another image.
+pub(super) async fn manifests(context: &Context, image: &str) -> Result<String> {
     let base = path(&METRICS_SERVER.downloaded().await?.join("manifests/base"))?;
     let rendered = context.kubectl(&["kustomize", &base]).await?;
     let manifest: String = rendered.lines().fold(String::new(), |mut manifest, line| {
         match line.split_once("image: ") {
-            Some((indent, _)) => manifest.extend([indent, "image: ", &metricsstack_reference()]),
+            Some((indent, _)) => manifest.extend([indent, "image: ", image]),
             None => manifest.push_str(line),
         }
         manifest.push('\n');
@@ -53,7 +53,7 @@ pub(super) async fn manifests(context: &Context) -> Result<String> {
 }
 
 async fn by_manifests(context: &Context) -> Result<()> {
-    let manifest = manifests(context).await?;
+    let manifest = manifests(context, &metricsstack_reference()).await?;
     context.apply(&manifest).await?;
     let works = works(context).await;
     let delete = ["delete", "--ignore-not-found", "--filename", "-"];

@@ -130,7 +130,9 @@ impl Run {
             let tools = tools.ok_or_else(|| anyhow::anyhow!("not run, for there are no tools"))?;
             let metricsstack = images::metricsstack(&output, &self.progress).await?;
             let notes = images::notes(&output, &self.progress).await?;
-            Ok(vec![metricsstack, notes, images::workload(tools, &output).await?])
+            let workload = images::workload(tools, &output).await?;
+            let metrics_server = images::metrics_server(tools, &output).await?;
+            Ok(vec![metricsstack, notes, workload, metrics_server])
         };
         let (built, result) = split(built.await);
         self.report(
