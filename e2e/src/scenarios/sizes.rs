@@ -21,10 +21,11 @@ use tokio_rustls::TlsAcceptor;
 use super::access::NODES;
 use super::context::Context;
 use super::fake_kubelet::{self, LABEL};
-use super::load;
-use super::pki;
 use super::pod::RunningPod;
 use super::wait::eventually;
+use super::{drop_in, load, pki};
+use crate::images::metrics_server_reference;
+use crate::tools::METRICS_SERVER;
 
 /// Numbers of nodes.
 const STEPS: [usize; 3] = [100, 500, 1000];
@@ -47,6 +48,8 @@ pub(super) async fn are_measured(context: &Context) -> Result<()> {
         .apply_stack(&json!({"metricsApi": {"resources": resources}}))
         .await?;
     context.ready().await?;
+    let peer = peer_manifest(context).await?;
+    context.apply(&peer).await?;
     let real = usize::from(context.cluster.nodes());
     let mut kubelets = JoinSet::new();
     let mut known = 0;
@@ -78,29 +81,36 @@ pub(super) async fn are_measured(context: &Context) -> Result<()> {
         .await?;
         let (used, outcome) = load::during(context, async {
             let pods = context.metrics_api_pods().await?;
-            let before = replicas(context).await?;
+            let before = (replicas(context).await?, metrics_server(context).await?);
             tokio::time::sleep(WATCHED_FOR).await;
-            let after = replicas(context).await?;
+            let after = (replicas(context).await?, metrics_server(context).await?);
             ensure!(
                 context.metrics_api_pods().await? == pods,
                 "replicas were replaced meanwhile"
             );
-            Ok(before.into_iter().zip(after).collect::<Vec<_>>())
+            let ours = before.0.into_iter().zip(after.0).map(|used| (METRICS_API, used));
+            let all = ours.chain([("metrics-server, which nobody reads", (before.1, after.1))]);
+            Ok(all.collect::<Vec<_>>())
         })
         .await?;
-        for (before, after) in used {
+        for (whose, (before, after)) in used {
             context.say(format_args!(
-                "{nodes} nodes, {} pods: {:.0} m CPU, {} MiB, at most {} MiB; {} reads, {} failed, the slowest {} ms",
+                "{nodes} nodes, {} pods, {whose}: {:.0} m CPU, {} MiB, at most {} MiB",
                 nodes * PODS_OF_A_NODE,
                 (after.cpu - before.cpu) / WATCHED_FOR.as_secs_f64() * 1000.0,
                 after.memory / 1024,
                 after.peak / 1024,
-                outcome.answered,
-                outcome.failed.len(),
-                outcome.slowest.as_millis()
             ));
         }
+        context.say(format_args!(
+            "{} reads, {} failed, the slowest {} ms",
+            outcome.answered,
+            outcome.failed.len(),
+            outcome.slowest.as_millis()
+        ));
     }
+    let delete = ["delete", "--ignore-not-found", "--filename", "-"];
+    context.cluster.kubectl_stdin(delete, &peer).await?;
     kubelets.abort_all();
     fake_kubelet::remove_all(context).await
 }
@@ -213,31 +223,68 @@ struct Used {
     peak: u64,
 }
 
+/// metrics-server itself beside ours: everything of its manifests but the APIService.
+async fn peer_manifest(context: &Context) -> Result<String> {
+    let manifests = drop_in::manifests(context, &metrics_server_reference()).await?;
+    let documents = manifests
+        .split("---\n")
+        .filter(|document| !document.contains("kind: APIService"));
+    let resolution = "- --metric-resolution=15s\n";
+    let documents: Vec<_> = documents.collect();
+    let manifest = documents.join("---\n");
+    ensure!(
+        manifest.contains(resolution),
+        "metrics-server's manifests have no {resolution}"
+    );
+    Ok(manifest.replace(
+        resolution,
+        "- --metric-resolution=15s\n        - --kubelet-insecure-tls\n",
+    ))
+}
+
+async fn metrics_server(context: &Context) -> Result<Used> {
+    let args = [
+        "get",
+        "pods",
+        "--namespace=kube-system",
+        "--selector=k8s-app=metrics-server",
+    ];
+    let address = "--output=jsonpath={.items[*].status.podIP}";
+    let address = context.kubectl(&[args.as_slice(), &[address]].concat()).await?;
+    let address = address
+        .parse()
+        .with_context(|| format!("one metrics-server, its address: {address:?}"))?;
+    used(context, &RunningPod::at(address)?, METRICS_SERVER).await
+}
+
 async fn replicas(context: &Context) -> Result<Vec<Used>> {
-    let mut used = Vec::new();
+    let mut all = Vec::new();
     for (_, address) in context.metrics_api_pods().await? {
-        let pod = RunningPod::at(address)?;
-        let pid = pod.process(context, METRICS_API).await?;
-        let status = pod.run(context, &["cat", &format!("/proc/{pid}/status")]).await?;
-        let size = |key: &str| -> Result<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(key));
-            let line = line.with_context(|| format!("no {key} in {status}"))?;
-            Ok(line.trim().trim_end_matches(" kB").parse()?)
-        };
-        let stat = pod.run(context, &["cat", &format!("/proc/{pid}/stat")]).await?;
-        let (_, fields) = stat.rsplit_once(") ").context("no end of the name")?;
-        let fields: Vec<_> = fields.split(' ').collect();
-        // utime and stime, the 14th and 15th of all.
-        let ticks = fields.get(11..13).context("too few fields")?;
-        let ticks: Vec<f64> = ticks
-            .iter()
-            .map(|field| field.parse())
-            .collect::<Result<_, _>>()?;
-        used.push(Used {
-            cpu: ticks.iter().sum::<f64>() / TICKS,
-            memory: size("VmRSS:")?,
-            peak: size("VmHWM:")?,
-        });
+        all.push(used(context, &RunningPod::at(address)?, METRICS_API).await?);
     }
-    Ok(used)
+    Ok(all)
+}
+
+async fn used(context: &Context, pod: &RunningPod, program: &str) -> Result<Used> {
+    let pid = pod.process(context, program).await?;
+    let status = pod.run(context, &["cat", &format!("/proc/{pid}/status")]).await?;
+    let size = |key: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let line = line.with_context(|| format!("no {key} in {status}"))?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    };
+    let stat = pod.run(context, &["cat", &format!("/proc/{pid}/stat")]).await?;
+    let (_, fields) = stat.rsplit_once(") ").context("no end of the name")?;
+    let fields: Vec<_> = fields.split(' ').collect();
+    // utime and stime, the 14th and 15th of all.
+    let ticks = fields.get(11..13).context("too few fields")?;
+    let ticks: Vec<f64> = ticks
+        .iter()
+        .map(|field| field.parse())
+        .collect::<Result<_, _>>()?;
+    Ok(Used {
+        cpu: ticks.iter().sum::<f64>() / TICKS,
+        memory: size("VmRSS:")?,
+        peak: size("VmHWM:")?,
+    })
 }
