@@ -146,7 +146,9 @@ macro_rules! error_classes {
 error_classes! {
     /// The Node has no address of the wanted types, or only ones that are never dialled.
     NoAddress,
-    /// The connection could not be made or broke: refused, no route, name not found, reset.
+    /// The Node's name does not resolve to an address.
+    NameNotResolved,
+    /// The connection could not be made or broke: refused, no route, reset.
     Unreachable,
     /// No complete answer within the request timeout.
     Timeout,

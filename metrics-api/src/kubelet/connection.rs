@@ -226,7 +226,10 @@ async fn resolve(host: &Host) -> Result<Vec<IpAddr>, NodeError> {
     looked_up
         .await
         .unwrap_or_else(|cause| Err(io::Error::other(cause)))
-        .map_err(|cause| unreachable_because("the Node's name could not be resolved", &cause))
+        .map_err(|cause| {
+            let message = format!("the Node's name could not be resolved: {cause}");
+            error(ErrorClass::NameNotResolved, message)
+        })
 }
 
 /// A connection that broke.
@@ -259,5 +262,25 @@ fn handshake_error(cause: &io::Error) -> NodeError {
             "the kubelet closed the connection during the TLS handshake",
         ),
         None => unreachable_because("the connection broke during the TLS handshake", cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_is_a_class_of_its_own() {
+        // Longer than a label can be, so that no server is asked.
+        let name = Host::Name("a".repeat(64).into());
+        let error = resolve(&name).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::NameNotResolved, "{}", error.message);
+        assert!(
+            error
+                .message
+                .starts_with("the Node's name could not be resolved: "),
+            "{}",
+            error.message
+        );
     }
 }

@@ -274,16 +274,21 @@ const OBJECT_CONTESTED: (&str, &str) = (
      MetricsStack.",
 );
 
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn kubelet(class: ErrorClass) -> (&'static str, &'static str) {
     match class {
         ErrorClass::NoAddress => (
             "The Nodes have no address of the wanted types.",
             "Add a type that they have to spec.kubelet.addressTypes (kubectl get node -o wide).",
         ),
+        ErrorClass::NameNotResolved => (
+            "The cluster's DNS does not know the Nodes by the names that are dialled.",
+            "Put InternalIP first in spec.kubelet.addressTypes, as it is by default, if the Nodes have such addresses \
+             (kubectl get node -o wide); or have the cluster's DNS know their names.",
+        ),
         ErrorClass::Unreachable => (
             "No connection to the kubelets.",
-            "Check that they run, and that the nodes' port 10250 is open to metrics-api's Pods; where names do not \
-             resolve put InternalIP first in spec.kubelet.addressTypes.",
+            "Check that they run, and that the nodes' port 10250 is open to metrics-api's Pods.",
         ),
         ErrorClass::Timeout => (
             "The kubelets do not answer in time.",
