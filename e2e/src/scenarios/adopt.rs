@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::wait::eventually;
-use super::{drop_in, load};
+use super::{autoscaling, drop_in, load};
 use crate::images::metrics_server_reference;
 use crate::test::install_yaml::NAMESPACE;
 
 const API_SERVICE: &str = "v1beta1.metrics.k8s.io";
 /// The first replica of metrics-api is ready after two samples of each kubelet.
 const TAKEN_WITHIN: Duration = Duration::from_mins(2);
+/// How often the autoscaler reads metrics, and some more.
+const LOOKS: SignedDuration = SignedDuration::from_secs(17);
+const READ_WITHIN: Duration = Duration::from_secs(40);
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(90);
 
 /// Under a steady load: with `adopt: Always` the APIService moves from metrics-server itself to metrics-api, and back when
@@ -33,14 +37,26 @@ async fn look(context: &Context) -> Result<()> {
     drop_in::works(context).await.context("before the stack")?;
     context.install().await?;
     let before = api_service(context).await?;
+    autoscaling::start(context)
+        .await
+        .context("an autoscaler before the stack")?;
+    let failures = autoscaling::failures(context).await?;
     let ((), outcome) = load::during(context, async {
         context
             .apply_stack(&json!({"apiService": {"adopt": "Always"}}))
             .await?;
         taken(context).await?;
+        scales_on(context).await?;
         context.delete_stack("background").await
     })
     .await?;
+    scales_on(context).await.context("after the stack")?;
+    let failed = autoscaling::failures(context).await? - failures;
+    ensure!(
+        failed == 0,
+        "the autoscaler could not read metrics {failed} times"
+    );
+    autoscaling::remove(context).await?;
     context.say(format_args!(
         "taken over and given back: {} reads answered, {} failed",
         outcome.answered,
@@ -57,6 +73,32 @@ async fn look(context: &Context) -> Result<()> {
                 "{field}: it was {before}, it is {after}"
             );
         }
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until the autoscaler has read metrics once more, and is content with them.
+async fn scales_on(context: &Context) -> Result<()> {
+    let since = Timestamp::now();
+    eventually("the autoscaler reads metrics", READ_WITHIN, async || {
+        let args = ["get", "hpa.v2.autoscaling", "busy", "--output=json"];
+        let found: Value = serde_json::from_str(&context.kubectl(&args).await?)?;
+        let conditions = found["status"]["conditions"]
+            .as_array()
+            .context("no conditions")?;
+        let active = conditions
+            .iter()
+            .find(|condition| condition["type"] == "ScalingActive");
+        ensure!(
+            active.is_some_and(|active| active["status"] == "True"),
+            "{conditions:?}"
+        );
+        // It looks every 15 s.
+        ensure!(
+            Timestamp::now().duration_since(since) > LOOKS,
+            "it has not looked again yet"
+        );
         Ok(())
     })
     .await

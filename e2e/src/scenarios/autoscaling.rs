@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -14,6 +14,13 @@ const SCALED_WITHIN: Duration = Duration::from_mins(3);
 /// A HorizontalPodAutoscaler v2 on CPU scales a busy Deployment up.
 pub(super) async fn scales_up(context: &Context) -> Result<()> {
     context.working_stack().await?;
+    let metrics = start(context).await?;
+    context.say(format_args!("scaled up on {metrics}"));
+    remove(context).await
+}
+
+/// A busy Deployment with its autoscaler, which has scaled it up. Gives the metrics on which it did.
+pub(super) async fn start(context: &Context) -> Result<Value> {
     let labels = json!({"app": "busy"});
     let deployment = json!({
         "apiVersion": "apps/v1",
@@ -47,7 +54,7 @@ pub(super) async fn scales_up(context: &Context) -> Result<()> {
     });
     context.apply(&deployment.to_string()).await?;
     context.apply(&autoscaler.to_string()).await?;
-    let scaled = eventually("the Deployment is scaled up", SCALED_WITHIN, async || {
+    eventually("the Deployment is scaled up", SCALED_WITHIN, async || {
         let args = ["get", "hpa.v2.autoscaling", "busy", "--output=json"];
         let status = serde_json::from_str::<Value>(&context.kubectl(&args).await?)?["status"].clone();
         let args = ["get", "deployment", "busy", "--output=jsonpath={.spec.replicas}"];
@@ -57,9 +64,25 @@ pub(super) async fn scales_up(context: &Context) -> Result<()> {
             "{replicas} replicas; {status}"
         );
         Ok(status["currentMetrics"].clone())
-    });
-    let metrics = scaled.await?;
-    context.say(format_args!("scaled up on {metrics}"));
+    })
+    .await
+}
+
+/// How often the autoscaler could not read metrics.
+pub(super) async fn failures(context: &Context) -> Result<u64> {
+    let args = ["get", "events", "--namespace=default", "--output=json"];
+    let selector = "--field-selector=involvedObject.kind=HorizontalPodAutoscaler,type=Warning";
+    let events: Value =
+        serde_json::from_str(&context.kubectl(&[args.as_slice(), &[selector]].concat()).await?)?;
+    let events = events["items"].as_array().context("no list of events")?;
+    Ok(events
+        .iter()
+        .map(|event| event["count"].as_u64().unwrap_or(1))
+        .sum())
+}
+
+/// Removes both.
+pub(super) async fn remove(context: &Context) -> Result<()> {
     context
         .kubectl(&["delete", "hpa/busy", "deployment/busy", "--wait=false"])
         .await?;
