@@ -65,7 +65,7 @@ pub fn judge(
         let authorities = retired.iter().map(Authority::certificate);
         let signers = ca.iter().chain(&next).map(KeyPair::certificate);
         let authorities: Vec<_> = authorities.chain(signers).cloned().collect();
-        fit::verify(leaf, &authorities, server, now).is_ok()
+        fit::verify(leaf, &authorities, server, begun(leaf, now)).is_ok()
     };
     if !shown.as_ref().is_ok_and(|leaf| trusted(leaf, &retired)) {
         // A Secret is lost, or another one was put in its place. What servers still show goes on being trusted.
@@ -83,7 +83,7 @@ pub fn judge(
         let authorities = retired.iter().map(Authority::certificate);
         let authorities = authorities.chain(next.iter().map(KeyPair::certificate));
         let authorities: Vec<_> = authorities.cloned().collect();
-        fit::verify(leaf, &authorities, server, now).is_ok()
+        fit::verify(leaf, &authorities, server, begun(leaf, now)).is_ok()
     };
     let mut previous = read(stored.leaf, PREVIOUS).ok().filter(|leaf| of_another(leaf));
     let mut moved = None;
@@ -130,6 +130,12 @@ pub fn judge(
         previous,
         moved,
     }
+}
+
+/// `now`, but not before the certificate begins: a clock that was set back further than certificates are backdated is no
+/// reason to take one away that clients trust, where only one of an unknown authority could take its place.
+fn begun(leaf: &KeyPair, now: Timestamp) -> Timestamp {
+    now.max(leaf.not_before())
 }
 
 fn text(secret: Option<&Secret>, key: &str) -> String {
