@@ -48,6 +48,18 @@ pub enum FrontProxyFault {
     Other,
 }
 
+impl FrontProxyFault {
+    /// Each of them, in order of declaration.
+    pub const ALL: [Self; 6] = [
+        Self::UnknownAuthority,
+        Self::AuthorityExpired,
+        Self::Expired,
+        Self::WrongUsage,
+        Self::NameNotAllowed,
+        Self::Other,
+    ];
+}
+
 /// One node as this replica of metrics-api sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -8,6 +8,7 @@ use contract::names::{METRICS_API_PORT, METRICS_GROUP};
 use http::header::ACCEPT;
 use serde_json::Value;
 
+use super::boundaries::authority;
 use super::context::Context;
 use super::front_proxy_files::{FrontProxy, write_certificate};
 use super::pki::Authority;
@@ -37,10 +38,7 @@ pub(super) async fn are_explained(context: &Context) -> Result<()> {
 
 /// Each certificate that is not the front proxy's.
 async fn front_proxies(context: &Context) -> Result<()> {
-    let pki = "/etc/kubernetes/pki/front-proxy-ca";
-    let certificate = context.control_plane_file(&format!("{pki}.crt")).await?;
-    let key = context.control_plane_file(&format!("{pki}.key")).await?;
-    let authority = Authority::from_pem(certificate, &key)?;
+    let authority = authority(context, "front-proxy-ca").await?;
     let cases = [
         ("NameNotAllowed", authority.client_pem("somebody")?),
         ("Expired", authority.expired_client_pem(NAME)?),
@@ -60,10 +58,7 @@ async fn front_proxies(context: &Context) -> Result<()> {
 /// The control plane's way to the Pods is closed, while the operator's is open.
 async fn closed_way(context: &Context) -> Result<()> {
     let pods = context.metrics_api_pods().await?;
-    let control_plane = RunningPod {
-        address: context.cluster.node_ip(1),
-        node: 1,
-    };
+    let control_plane = RunningPod::of_control_plane(context);
     let rule = |action: &'static str, address: String| {
         let port = METRICS_API_PORT.to_string();
         let words = [

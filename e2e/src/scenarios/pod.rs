@@ -32,6 +32,14 @@ impl RunningPod {
         }
     }
 
+    /// The control plane's: its pods are in the network of their node.
+    pub(super) fn of_control_plane(context: &Context) -> Self {
+        Self {
+            address: context.cluster.node_ip(1),
+            node: 1,
+        }
+    }
+
     /// The process of `program` in it, as the node numbers it: the one whose network has its address.
     pub(super) async fn process(&self, context: &Context, program: &str) -> Result<String> {
         let name: String = program.chars().take(LONGEST_NAME).collect();

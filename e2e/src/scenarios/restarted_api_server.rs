@@ -37,10 +37,7 @@ pub(super) async fn is_followed_again(context: &Context) -> Result<()> {
         context.kubectl(&operator).await?,
         context.metrics_api_containers().await?,
     );
-    let control_plane = RunningPod {
-        address: context.cluster.node_ip(1),
-        node: 1,
-    };
+    let control_plane = RunningPod::of_control_plane(context);
     control_plane.kill(context, PROGRAM).await?;
     let began = Instant::now();
     eventually("kube-apiserver is back", BACK_WITHIN, async || {

@@ -91,12 +91,10 @@ impl Reason {
             Self::ForeignApiService,
             Self::AggregationDisabled,
             Self::FrontProxyAuthorityShared,
-            Self::FrontProxy(FrontProxyFault::UnknownAuthority),
-            Self::FrontProxy(FrontProxyFault::AuthorityExpired),
-            Self::FrontProxy(FrontProxyFault::Expired),
-            Self::FrontProxy(FrontProxyFault::WrongUsage),
-            Self::FrontProxy(FrontProxyFault::NameNotAllowed),
-            Self::FrontProxy(FrontProxyFault::Other),
+        ]
+        .into_iter()
+        .chain(FrontProxyFault::ALL.map(Self::FrontProxy))
+        .chain([
             Self::ServingCertificateNotTrusted,
             Self::ControlPlaneCannotReachPods,
             Self::CertificateExpires,
@@ -106,8 +104,7 @@ impl Reason {
             Self::ContainerCrashing,
             Self::ContainerNotStarting,
             Self::RolloutStuck,
-        ]
-        .into_iter()
+        ])
         .chain(kubelets)
         .chain([
             Self::ReadFailed,

@@ -20,15 +20,9 @@ const QUOTING: [Reason; 7] = [
     Reason::ContainerNotStarting,
 ];
 /// Kinds that say by themselves what is wrong. In what words somebody else says it may differ each time.
-const CLASSIFIED: [Reason; 8] = [
+const CLASSIFIED: [Reason; 2] = [
     Reason::ControlPlaneCannotReachPods,
     Reason::ServingCertificateNotTrusted,
-    Reason::FrontProxy(FrontProxyFault::UnknownAuthority),
-    Reason::FrontProxy(FrontProxyFault::AuthorityExpired),
-    Reason::FrontProxy(FrontProxyFault::Expired),
-    Reason::FrontProxy(FrontProxyFault::WrongUsage),
-    Reason::FrontProxy(FrontProxyFault::NameNotAllowed),
-    Reason::FrontProxy(FrontProxyFault::Other),
 ];
 
 /// Puts back the texts of `previous` that say the same.
@@ -75,7 +69,10 @@ pub(super) fn settle(status: &mut MetricsStackStatus, previous: Option<&MetricsS
 
 fn says_the_same(reason: &str, before: &str, now: &str) -> bool {
     let is_one_of = |reasons: &[Reason]| reasons.iter().any(|known| known.name() == reason);
-    before == now || is_one_of(&CLASSIFIED) || is_one_of(&QUOTING) && kind(before) == kind(now)
+    before == now
+        || is_one_of(&CLASSIFIED)
+        || is_one_of(&FrontProxyFault::ALL.map(Reason::FrontProxy))
+        || is_one_of(&QUOTING) && kind(before) == kind(now)
 }
 
 /// A text without its numbers. An HTTP status in parentheses and the index of a list stay: those are what it is about.
