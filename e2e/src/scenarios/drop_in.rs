@@ -143,7 +143,7 @@ pub(super) async fn works(context: &Context) -> Result<()> {
         .await?;
     let forbidden = log
         .lines()
-        .find(|line| line.contains("forbidden") || line.contains("403"));
+        .find(|line| line.contains("forbidden") || line.contains("answered 403"));
     ensure!(forbidden.is_none(), "it lacks a right: {forbidden:?}");
     Ok(())
 }

@@ -143,6 +143,30 @@ async fn silence_ends_with_the_timeout() {
 }
 
 #[tokio::test]
+async fn a_new_connection_is_not_called_a_kept_one_when_everything_is_late() {
+    let (authority, kubelet) = kubelet().await;
+    kubelet.answer(Answer::Silence);
+    let timeout = Duration::from_secs(2);
+    let options = KubeletOptions {
+        timeout,
+        ..options(TlsMode::Verify, &authority)
+    };
+    let client = KubeletClient::new(options, provider());
+    let mut kept = Kept::default();
+    let asking = client.get(&mut kept, UID, &kubelet.endpoint, RESOURCE_METRICS);
+    // Nothing of this thread runs for so long that every timer is due at once.
+    let stalled = async {
+        while kubelet.seen().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        std::thread::sleep(timeout);
+    };
+    let (answer, ()) = tokio::join!(asking, stalled);
+    let message = answer.unwrap_err().message;
+    assert!(message.contains("no complete answer within 2 s"), "{message}");
+}
+
+#[tokio::test]
 async fn nobody_there_is_unreachable_and_no_tls_is_no_handshake() {
     let authority = pki::Authority::new("cluster");
     let client = client(TlsMode::Verify, &authority);
