@@ -1,6 +1,7 @@
 //! Putting the parts together and running them until the end.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -83,8 +84,18 @@ pub async fn run(
     registry.register_collector(Box::new(shared.sizes()));
     registry.register_collector(Box::new(Process));
     let (bind, tls_mode, selector) = (settings.bind, settings.tls_mode, settings.node_selector.clone());
+    let (who, what) = (
+        &settings.authentication_kubeconfig,
+        &settings.authorization_kubeconfig,
+    );
+    let (who, what) = (
+        delegate(who.as_deref(), &client).await?,
+        delegate(what.as_deref(), &client).await?,
+    );
     let server = shared
         .server(settings, client.clone(), registry)
+        .authentication_client(who)
+        .authorization_client(what)
         .bind(bind)
         .await?;
     tracing::info!(address = %server.local_addr()?, ?tls_mode, "serving {METRICS_GROUP}");
@@ -111,6 +122,15 @@ pub async fn run(
             _ => bail!("a watch of the cluster ended"),
         },
     }
+}
+
+/// The client of whom a judgement about clients is asked: that of the kubeconfig, if there is one of its own.
+async fn delegate(kubeconfig: Option<&Path>, client: &Client) -> anyhow::Result<Client> {
+    let Some(path) = kubeconfig else {
+        return Ok(client.clone());
+    };
+    let config = process::client::config(Some(path)).await?;
+    Client::try_from(config).with_context(|| format!("failed to set up the client of {}", path.display()))
 }
 
 impl Shared {
@@ -168,6 +188,7 @@ impl Shared {
             .authorization(settings.authorization)
             .version(version())
             .registry(registry)
+            .shares_port(settings.shares_port)
             .front_proxy_refusals(refusals)
             .endpoint(DEBUG_NODES_PATH, move || {
                 let report = report::report(&board, &refused, SystemTime::now());
@@ -175,6 +196,10 @@ impl Shared {
             });
         let server = match settings.strict_transport_security {
             Some(value) => server.strict_transport_security(value),
+            None => server,
+        };
+        let server = match settings.cors {
+            Some(origins) => server.cors(origins),
             None => server,
         };
         health

@@ -44,6 +44,7 @@ mod authn;
 mod authz;
 mod body;
 mod cache;
+pub mod cors;
 pub mod health;
 pub mod json;
 mod listen;
@@ -63,6 +64,7 @@ mod tests;
 mod tls;
 pub mod write;
 
+pub use cors::CorsOrigins;
 pub use health::{HealthCheck, HealthEndpoint};
 pub use options::{
     ApiGroup, Authentication, Authorities, Authorization, FrontProxyFiles, Limits, NamedCertificate,

@@ -47,6 +47,8 @@ const fn switch(name: &'static str, class: Class) -> Known {
 }
 
 const SAME: Class = Class::Honoured("");
+const OR_KUBECONFIG: Class =
+    Class::Honoured("Without it that of --kubeconfig is taken; there the pod's own cluster.");
 const NO_EFFECT_THERE: Class = Class::Ignored("it has no effect in metrics-server either");
 const NO_GATES: Class =
     Class::Refused("leave it out: metrics-server refuses every value of it, and there are no gates here");
@@ -59,7 +61,9 @@ const NO_STREAMS: Class =
 pub const KNOWN: &[Known] = &[
     value(
         "kubeconfig",
-        Class::Honoured("It is used for authentication and authorization too."),
+        Class::Honoured(
+            "It is used for authentication and authorization too, unless the flags for those name another.",
+        ),
     ),
     value(
         "metric-resolution",
@@ -100,10 +104,7 @@ pub const KNOWN: &[Known] = &[
         "advertise-address",
         Class::Ignored("no document of this program holds its address"),
     ),
-    value(
-        "cors-allowed-origins",
-        Class::Refused("a proxy in front that adds the headers: browsers do not come here"),
-    ),
+    value("cors-allowed-origins", SAME),
     value("emulated-version", NO_GATES),
     value("min-compatibility-version", NO_GATES),
     switch("emulation-forward-compatible", NO_EFFECT_THERE),
@@ -160,7 +161,7 @@ pub const KNOWN: &[Known] = &[
     ),
     value(
         "tls-curve-preferences",
-        Class::Refused("leave it out: the order is that of rustls, X25519MLKEM768 first"),
+        Class::Honoured("By their numbers: 4588, 29, 23, 24. P-521 (25) is not there and an error."),
     ),
     switch(
         "disable-http2-serving",
@@ -173,14 +174,8 @@ pub const KNOWN: &[Known] = &[
         "permit-address-sharing",
         Class::Ignored("addresses are always shared (SO_REUSEADDR)"),
     ),
-    switch(
-        "permit-port-sharing",
-        Class::Refused("a port of its own for each process"),
-    ),
-    value(
-        "authentication-kubeconfig",
-        Class::Refused("--kubeconfig, which is used for authentication too"),
-    ),
+    switch("permit-port-sharing", SAME),
+    value("authentication-kubeconfig", OR_KUBECONFIG),
     switch("authentication-skip-lookup", SAME),
     switch("authentication-tolerate-lookup-failure", SAME),
     value("authentication-token-webhook-cache-ttl", SAME),
@@ -197,10 +192,7 @@ pub const KNOWN: &[Known] = &[
     value("requestheader-uid-headers", SAME),
     value("requestheader-group-headers", SAME),
     value("requestheader-extra-headers-prefix", SAME),
-    value(
-        "authorization-kubeconfig",
-        Class::Refused("--kubeconfig, which is used for authorization too"),
-    ),
+    value("authorization-kubeconfig", OR_KUBECONFIG),
     value("authorization-always-allow-paths", SAME),
     value("authorization-webhook-cache-authorized-ttl", SAME),
     value("authorization-webhook-cache-unauthorized-ttl", SAME),

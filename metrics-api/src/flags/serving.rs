@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
-use extension_apiserver::{Authorities, FrontProxyFiles, NamedCertificate, TlsOptions, TlsVersion};
+use extension_apiserver::{
+    Authorities, CorsOrigins, FrontProxyFiles, NamedCertificate, TlsOptions, TlsVersion,
+};
 use http::HeaderValue;
 
 use super::{FlagError, parse_go_bool};
@@ -29,6 +31,11 @@ pub struct ServingFlags {
     #[arg(long, value_name = "SUITE", value_delimiter = ',', help_heading = "Serving")]
     pub tls_cipher_suites: Vec<String>,
 
+    /// Groups for the exchange of keys by their numbers, such as 4588 for X25519MLKEM768 or 29 for X25519. The default is
+    /// all of them.
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',', help_heading = "Serving")]
+    pub tls_curve_preferences: Vec<u16>,
+
     /// A further certificate and key, and the names it is for where those are not in it; may be given again.
     #[arg(long, value_name = "CERTIFICATE,KEY[:NAME,...]", value_parser = parse_named, help_heading = "Serving")]
     pub tls_sni_cert_key: Vec<NamedCertificate>,
@@ -52,6 +59,23 @@ pub struct ServingFlags {
     /// Directives of the header Strict-Transport-Security: max-age=SECONDS, includeSubDomains, preload.
     #[arg(long, value_name = "DIRECTIVE", value_delimiter = ',', value_parser = parse_hsts, help_heading = "Serving")]
     pub strict_transport_security_directives: Vec<String>,
+
+    /// Let other processes listen on the same port (SO_REUSEPORT).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Serving")]
+    pub permit_port_sharing: bool,
+
+    /// Regular expressions for the origins whose scripts may read answers in a browser.
+    #[arg(long, value_name = "REGEXP", value_delimiter = ',', help_heading = "Serving")]
+    pub cors_allowed_origins: Vec<String>,
+
+    /// Path to a kubeconfig with the kube-apiserver that says whom to trust and whose a token is. The default is that of
+    /// --kubeconfig.
+    #[arg(long, value_name = "FILE", help_heading = "Clients")]
+    pub authentication_kubeconfig: Option<PathBuf>,
+
+    /// Path to a kubeconfig with the kube-apiserver that says what clients may do. The default is that of --kubeconfig.
+    #[arg(long, value_name = "FILE", help_heading = "Clients")]
+    pub authorization_kubeconfig: Option<PathBuf>,
 
     /// File with the authorities of client certificates, instead of those that kube-apiserver publishes.
     #[arg(long, value_name = "FILE", help_heading = "Clients")]
@@ -126,6 +150,7 @@ impl ServingFlags {
                 MinVersion::Tls13 => TlsVersion::V1_3,
             },
             cipher_suites: self.tls_cipher_suites.clone(),
+            curve_preferences: self.tls_curve_preferences.clone(),
             by_name: self.tls_sni_cert_key.clone(),
         }
     }
@@ -149,6 +174,20 @@ impl ServingFlags {
             front_proxy,
             skip_lookup: self.authentication_skip_lookup,
         }
+    }
+
+    /// Whose scripts may read answers in a browser, if any.
+    pub fn cors(&self) -> Result<Option<CorsOrigins>, FlagError> {
+        let expressions = &self.cors_allowed_origins;
+        if expressions.is_empty() {
+            return Ok(None);
+        }
+        let origins = CorsOrigins::new(expressions).map_err(|error| FlagError::Value {
+            flag: "--cors-allowed-origins",
+            found: format!("{:?}", expressions.join(",")),
+            expected: format!("regular expressions for origins: {error}"),
+        })?;
+        Ok(Some(origins))
     }
 
     /// The header `Strict-Transport-Security`.

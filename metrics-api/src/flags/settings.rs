@@ -7,7 +7,8 @@ use std::{
 };
 
 use extension_apiserver::{
-    Authentication, Authorities, Authorization, Limits, ServingCertificate, TlsOptions, check_label_selector,
+    Authentication, Authorities, Authorization, CorsOrigins, Limits, ServingCertificate, TlsOptions,
+    check_label_selector,
 };
 use http::HeaderValue;
 
@@ -107,14 +108,22 @@ pub struct Settings {
     pub tls: TlsOptions,
     /// Whom to trust, where that is not what kube-apiserver publishes.
     pub authorities: Authorities,
+    /// Whose scripts may read answers in a browser, if any.
+    pub cors: Option<CorsOrigins>,
+    /// Whether other processes may listen on the same port.
+    pub shares_port: bool,
     /// The header `Strict-Transport-Security`.
     pub strict_transport_security: Option<HeaderValue>,
     /// Bounds.
     pub limits: Limits,
     /// Who clients are.
     pub authentication: Authentication,
+    /// The cluster that says who clients are; `None` for that of `kubeconfig`.
+    pub authentication_kubeconfig: Option<PathBuf>,
     /// What they may do.
     pub authorization: Authorization,
+    /// The cluster that says what they may do; `None` for that of `kubeconfig`.
+    pub authorization_kubeconfig: Option<PathBuf>,
     /// Log level or directives.
     pub log_level: String,
 }
@@ -126,6 +135,7 @@ impl Settings {
         check_node_selector(&flags)?;
         let tls_mode = tls_mode(&flags)?;
         let strict_transport_security = flags.serving.strict_transport_security()?;
+        let cors = flags.serving.cors()?;
         let client_certificate = match (flags.kubelet_client_certificate, flags.kubelet_client_key) {
             (Some(certificate), Some(key)) => Some(Certificate { certificate, key }),
             _ => None,
@@ -184,7 +194,11 @@ impl Settings {
             },
             tls: flags.serving.tls(),
             authorities: flags.serving.authorities(),
+            cors,
+            shares_port: flags.serving.permit_port_sharing,
             strict_transport_security,
+            authentication_kubeconfig: flags.serving.authentication_kubeconfig,
+            authorization_kubeconfig: flags.serving.authorization_kubeconfig,
             authentication: Authentication {
                 tolerate_lookup_failure: flags.authentication_tolerate_lookup_failure,
                 token_cache_ttl: flags.authentication_token_webhook_cache_ttl,

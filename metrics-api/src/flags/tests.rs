@@ -223,7 +223,7 @@ fn all_addresses_are_those_of_ipv6_too_where_there_is_any() {
 
 #[test]
 fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
-    let table: [(&[&str], &[&str]); 23] = [
+    let table: [(&[&str], &[&str]); 26] = [
         (&["--no-such-flag"], &["--no-such-flag"]),
         (&["--logtostderr"], &["--logtostderr"]),
         (&["--audit-policy-file=x"], &["--audit-policy-file", "audit log"]),
@@ -239,6 +239,18 @@ fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
         (
             &["--strict-transport-security-directives=max-age=x"],
             &["--strict-transport-security-directives", "max-age=x", "preload"],
+        ),
+        (
+            &["--cors-allowed-origins=^https://a$,b.example"],
+            &["--cors-allowed-origins", "b.example", "expected ^ or //"],
+        ),
+        (
+            &["--cors-allowed-origins=^(a$"],
+            &["--cors-allowed-origins", "^(a$", "unclosed group"],
+        ),
+        (
+            &["--tls-curve-preferences=X25519"],
+            &["--tls-curve-preferences", "X25519"],
         ),
         (
             &["--deprecated-kubelet-completely-insecure"],
@@ -352,8 +364,18 @@ fn how_is_served_and_who_is_trusted_is_handed_on() {
         "--requestheader-client-ca-file=proxy-ca",
         "--requestheader-allowed-names=front",
         "--authentication-skip-lookup",
+        "--tls-curve-preferences=29,4588",
+        "--permit-port-sharing",
+        "--cors-allowed-origins=^https://a$",
+        "--cors-allowed-origins=//b(:|$),//c(:|$)",
+        "--authentication-kubeconfig=who",
+        "--authorization-kubeconfig=what",
     ])
     .unwrap();
+    assert!(settings.shares_port && settings.cors.is_some());
+    assert_eq!(settings.tls.curve_preferences, [29, 4588]);
+    assert_eq!(settings.authentication_kubeconfig, Some("who".into()));
+    assert_eq!(settings.authorization_kubeconfig, Some("what".into()));
     assert_eq!(settings.tls.minimum, TlsVersion::V1_3);
     assert_eq!(settings.tls.cipher_suites, ["A", "B"]);
     let names: Vec<_> = settings

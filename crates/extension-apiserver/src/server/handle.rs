@@ -23,6 +23,7 @@ use crate::authn::watch::Config;
 use crate::authn::{NoProxy, Presented, User, bearer_token};
 use crate::authz::Authorizer;
 use crate::body::Body;
+use crate::cors::{self, CorsOrigins};
 use crate::metrics::{Authenticated, GaugeGuard, Metrics};
 use crate::options::Limits;
 use crate::refusals::FrontProxyRefusals;
@@ -48,6 +49,7 @@ pub(crate) struct Handler {
     pub(crate) count: AtomicU64,
     pub(crate) hashing: RandomState,
     pub(crate) strict_transport_security: Option<HeaderValue>,
+    pub(crate) cors: Option<CorsOrigins>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) registry: Registry,
     pub(crate) refusals: FrontProxyRefusals,
@@ -75,18 +77,17 @@ impl Handler {
     {
         let begun = Instant::now();
         let info = request_info(&parts.method, &parts.uri);
-        let limit = self.limits.request_timeout;
-        let decided = tokio::time::timeout(limit, self.decide(peer, parts, &info, body)).await;
-        let decided = decided.unwrap_or_else(|_| {
-            Err(Status::timeout(
-                "request did not complete within the allotted timeout",
-            ))
-        });
-        let (mut response, slot) = match decided {
-            Ok(answer) => answer,
-            Err(status) => (answer::refuse(&status, &parts.headers), None),
+        let origin = self.cors.as_ref().and_then(|cors| cors.origin(&parts.headers));
+        let (mut response, slot) = if origin.is_some() && parts.method == Method::OPTIONS {
+            // A browser asks before the user's request, and without their credentials.
+            (cors::preflight(), None)
+        } else {
+            self.decide_in_time(peer, parts, &info, body).await
         };
         let code = response.status();
+        if let Some(origin) = origin {
+            cors::allow(origin, response.headers_mut());
+        }
         if let Some(value) = &self.strict_transport_security {
             let headers = response.headers_mut();
             headers.insert(header::STRICT_TRANSPORT_SECURITY, value.clone());
@@ -106,6 +107,25 @@ impl Handler {
             lasting: info.verb == "watch" && code == StatusCode::OK,
             // After a 401 the client may have a better certificate, which takes a new connection.
             last: code == StatusCode::UNAUTHORIZED || self.is_sent_away(&info) || self.is_chosen(),
+        }
+    }
+
+    async fn decide_in_time<B>(
+        &self,
+        peer: &Peer,
+        parts: &request::Parts,
+        info: &RequestInfo,
+        body: B,
+    ) -> (Response<Body>, Slot)
+    where
+        B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
+        let limit = self.limits.request_timeout;
+        let decided = tokio::time::timeout(limit, self.decide(peer, parts, info, body)).await;
+        let late = || Status::timeout("request did not complete within the allotted timeout");
+        match decided.unwrap_or_else(|_| Err(late())) {
+            Ok(answer) => answer,
+            Err(status) => (answer::refuse(&status, &parts.headers), None),
         }
     }
 

@@ -38,9 +38,9 @@ use super::published;
 use crate::json::{JsonArray, JsonObject};
 use crate::memory::{Kind, Memory};
 use crate::{
-    ApiGroup, Authentication, Authorities, FrontProxyFault, FrontProxyFiles, FrontProxyRefusals, Item, Key,
-    Limits, ListScope, NamedCertificate, Resource, ResourceInfo, ServeError, Server, ServingCertificate,
-    Status, TlsOptions, TlsVersion,
+    ApiGroup, Authentication, Authorities, CorsOrigins, FrontProxyFault, FrontProxyFiles, FrontProxyRefusals,
+    Item, Key, Limits, ListScope, NamedCertificate, Resource, ResourceInfo, ServeError, Server,
+    ServingCertificate, Status, TlsOptions, TlsVersion,
 };
 
 const NAME: &str = "metrics-api.system.svc";

@@ -11,9 +11,9 @@ mod self_signed;
 
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
-use rustls::{ProtocolVersion, ServerConfig, SupportedCipherSuite};
+use rustls::{NamedGroup, ProtocolVersion, ServerConfig, SupportedCipherSuite};
 
 use self::client_certificates::AnyChain;
 use self::names::ByName;
@@ -38,6 +38,14 @@ pub enum TlsError {
     CipherSuite {
         /// The name given.
         found: String,
+        /// Those there are.
+        known: String,
+    },
+    /// A group for the exchange of keys is not known.
+    #[error("group {found} for the exchange of keys is not known: expected one of {known}")]
+    Curve {
+        /// The number given.
+        found: u16,
         /// Those there are.
         known: String,
     },
@@ -76,6 +84,29 @@ fn with_suites(names: &[String]) -> Result<CryptoProvider, TlsError> {
     Ok(provider)
 }
 
+/// Leaves only those groups for the exchange of keys. The hybrid one comes first, as in Go: what is recorded today stays
+/// secret from tomorrow's quantum computers.
+fn choose_curves(provider: &mut CryptoProvider, numbers: &[u16]) -> Result<(), TlsError> {
+    let number = |group: &&dyn SupportedKxGroup| u16::from(group.name());
+    let all = aws_lc_rs::ALL_KX_GROUPS;
+    if let Some(&found) = numbers
+        .iter()
+        .find(|&&wanted| !all.iter().any(|group| number(group) == wanted))
+    {
+        let called = |group: &&dyn SupportedKxGroup| format!("{} ({:?})", number(group), group.name());
+        let known = all.iter().map(called).collect::<Vec<_>>().join(", ");
+        return Err(TlsError::Curve { found, known });
+    }
+    if !numbers.is_empty() {
+        let all = all.iter().copied();
+        provider.kx_groups = all.filter(|group| numbers.contains(&number(group))).collect();
+    }
+    provider
+        .kx_groups
+        .sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+    Ok(())
+}
+
 /// What every connection is accepted with. `named` are the certificates of [`TlsOptions::by_name`].
 pub(crate) fn server_config(
     options: &TlsOptions,
@@ -83,7 +114,8 @@ pub(crate) fn server_config(
     named: &[Serving],
     http2: bool,
 ) -> Result<ServerConfig, TlsError> {
-    let provider = with_suites(&options.cipher_suites)?;
+    let mut provider = with_suites(&options.cipher_suites)?;
+    choose_curves(&mut provider, &options.curve_preferences)?;
     let algorithms = provider.signature_verification_algorithms;
     let mut certificates = ByName::new(certificate.current());
     for (named, serving) in options.by_name.iter().zip(named) {
@@ -110,6 +142,24 @@ pub(crate) fn server_config(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn curves_are_chosen_by_their_numbers() {
+        let curves = |numbers: &[u16]| {
+            let mut provider = aws_lc_rs::default_provider();
+            choose_curves(&mut provider, numbers)?;
+            let names = provider.kx_groups.iter().map(|group| u16::from(group.name()));
+            Ok::<_, TlsError>(names.collect::<Vec<_>>())
+        };
+        assert_eq!(curves(&[]).unwrap(), [4588, 29, 23, 24]);
+        assert_eq!(curves(&[24, 29]).unwrap(), [29, 24]);
+        // P-521, which is not there.
+        let error = curves(&[29, 25]).unwrap_err().to_string();
+        assert!(
+            error.contains("group 25") && error.contains("23 (secp256r1)"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn suites_are_chosen_by_their_names_in_go() {

@@ -137,3 +137,42 @@ async fn objects_are_created_and_watched_over_both_versions_of_http() {
     let served = tokio::time::timeout(DEADLINE, running.served).await;
     served.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_browser_is_told_whose_scripts_may_read() {
+    const ALLOWED: (&str, &str) = ("origin", "https://console.example");
+    let world = World::new();
+    let origins = CorsOrigins::new(&[r"^https://console\.example$"]).unwrap();
+    let running = start(world.builder().cors(origins)).await;
+    for http in [Http::One, Http::Two] {
+        let mut connection = world.connect(&running, None, http).await;
+        // A browser asks without credentials first, and then with them.
+        let preflight = connection
+            .send(Method::OPTIONS, THINGS, &[ALLOWED], Bytes::new())
+            .await
+            .unwrap();
+        assert_eq!((preflight.code, preflight.text.as_str()), (204, ""));
+        assert_eq!(
+            preflight.headers["access-control-allow-methods"],
+            "POST, GET, OPTIONS, PUT, DELETE, PATCH"
+        );
+        let jane = ("authorization", "Bearer token-jane");
+        let answered = connection.get(THINGS, &[ALLOWED, jane]).await;
+        let refused = connection.get(THINGS, &[ALLOWED]).await;
+        assert_eq!((answered.code, refused.code), (200, 403));
+        for answer in [&preflight, &answered, &refused] {
+            assert_eq!(answer.headers["access-control-allow-origin"], ALLOWED.1);
+            assert_eq!(answer.headers["access-control-allow-credentials"], "true");
+        }
+        let other = ("origin", "https://console.example.attacker.dev");
+        let asked = connection
+            .send(Method::OPTIONS, THINGS, &[other, jane], Bytes::new())
+            .await
+            .unwrap();
+        let read = connection.get(THINGS, &[other, jane]).await;
+        assert_eq!((asked.code, read.code), (405, 200));
+        for answer in [asked, read] {
+            assert!(!answer.headers.contains_key("access-control-allow-origin"));
+        }
+    }
+}

@@ -250,3 +250,25 @@ async fn files_may_say_whom_to_trust_without_the_cluster() {
         .unwrap_err();
     assert!(error.to_string().contains("proxy-ca.crt"), "{error}");
 }
+
+#[tokio::test]
+async fn clusters_that_are_named_apart_are_asked_apart() {
+    let world = World::new();
+    let apart = || Cluster::new(Ok(published(Some(&world.clients), Some(&world.proxies))));
+    let (who, what) = (apart(), apart());
+    world.cluster.publish(Err((403, "nobody is to ask here")));
+    let builder = world
+        .builder()
+        .authentication_client(who.client())
+        .authorization_client(what.client());
+    let running = start(builder).await;
+    let mut connection = world.connect(&running, None, Http::One).await;
+    let jane = [("authorization", "Bearer token-jane")];
+    assert_eq!(connection.get(THINGS, &jane).await.code, 200);
+    let asked =
+        |cluster: &Cluster| ["TokenReview", "SubjectAccessReview"].map(|kind| cluster.reviews(kind).len());
+    assert_eq!(
+        (asked(&world.cluster), asked(&who), asked(&what)),
+        ([0, 0], [1, 0], [0, 1])
+    );
+}
