@@ -51,8 +51,8 @@ impl BoundServer {
         self.listener.local_addr()
     }
 
-    /// Answers until `shutdown` completes. From then on `/readyz` fails; after [`Limits::shutdown_delay`] no connection
-    /// is accepted any more, and open requests have [`Limits::drain`] to end. The error says that a part of the server
+    /// Answers until `shutdown` completes. From then on `/readyz` fails; after [`Limits::shutdown_delay`](crate::Limits::shutdown_delay) no connection
+    /// is accepted any more, and open requests have [`Limits::drain`](crate::Limits::drain) to end. The error says that a part of the server
     /// has ended before.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         // All of them end when the set is dropped.

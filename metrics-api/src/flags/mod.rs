@@ -1,6 +1,7 @@
 //! Command line. Flags that metrics-server has too keep its names, values and meaning.
 
 pub mod classes;
+mod clients;
 mod serving;
 mod settings;
 
@@ -9,6 +10,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{ArgAction, Parser};
 use process::telemetry::LogFormat;
 
+pub use clients::ClientFlags;
 pub use serving::{MinVersion, ServingFlags};
 pub use settings::{Certificate, FlagError, KubeletCredential, Settings};
 
@@ -209,9 +211,13 @@ pub struct Flags {
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
     pub logging_format: LogFormat,
 
-    /// How is served and who is trusted.
+    /// How is served.
     #[command(flatten)]
     pub serving: ServingFlags,
+
+    /// Who is trusted, and who is asked about clients.
+    #[command(flatten)]
+    pub clients: ClientFlags,
 }
 
 /// Booleans as Go's `strconv.ParseBool` reads them, which the flags of Kubernetes' own programs go by.

@@ -1,12 +1,9 @@
-//! Flags of k8s.io/apiserver's that say how is served and who is trusted: what they ask for is the library's to do.
+//! Flags of k8s.io/apiserver's that say how is served: what they ask for is the library's to do.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
-use extension_apiserver::{
-    Authorities, CorsOrigins, FrontProxyFiles, NamedCertificate, TlsOptions, TlsVersion,
-};
+use extension_apiserver::{CorsOrigins, NamedCertificate, TlsOptions, TlsVersion};
 use http::HeaderValue;
 
 use super::{FlagError, parse_go_bool};
@@ -60,73 +57,13 @@ pub struct ServingFlags {
     #[arg(long, value_name = "DIRECTIVE", value_delimiter = ',', value_parser = parse_hsts, help_heading = "Serving")]
     pub strict_transport_security_directives: Vec<String>,
 
-    /// Let other processes listen on the same port (SO_REUSEPORT).
+    /// Let other processes listen on the same port (`SO_REUSEPORT`).
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Serving")]
     pub permit_port_sharing: bool,
 
     /// Regular expressions for the origins whose scripts may read answers in a browser.
     #[arg(long, value_name = "REGEXP", value_delimiter = ',', help_heading = "Serving")]
     pub cors_allowed_origins: Vec<String>,
-
-    /// Path to a kubeconfig with the kube-apiserver that says whom to trust and whose a token is. The default is that of
-    /// --kubeconfig.
-    #[arg(long, value_name = "FILE", help_heading = "Clients")]
-    pub authentication_kubeconfig: Option<PathBuf>,
-
-    /// Path to a kubeconfig with the kube-apiserver that says what clients may do. The default is that of --kubeconfig.
-    #[arg(long, value_name = "FILE", help_heading = "Clients")]
-    pub authorization_kubeconfig: Option<PathBuf>,
-
-    /// File with the authorities of client certificates, instead of those that kube-apiserver publishes.
-    #[arg(long, value_name = "FILE", help_heading = "Clients")]
-    pub client_ca_file: Option<PathBuf>,
-
-    /// File with the authorities of the front proxy's certificate. With it the other flags of the front proxy count, and
-    /// nothing that kube-apiserver publishes about it does.
-    #[arg(long, value_name = "FILE", help_heading = "Clients")]
-    pub requestheader_client_ca_file: Option<PathBuf>,
-
-    /// Names that the front proxy's certificate may have; none: any.
-    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Clients")]
-    pub requestheader_allowed_names: Vec<String>,
-
-    /// Headers in which the front proxy names the user.
-    #[arg(
-        long,
-        value_name = "HEADER",
-        value_delimiter = ',',
-        default_value = "x-remote-user",
-        help_heading = "Clients"
-    )]
-    pub requestheader_username_headers: Vec<String>,
-
-    /// Headers in which the front proxy gives the user's UID.
-    #[arg(long, value_name = "HEADER", value_delimiter = ',', help_heading = "Clients")]
-    pub requestheader_uid_headers: Vec<String>,
-
-    /// Headers in which the front proxy names the user's groups.
-    #[arg(
-        long,
-        value_name = "HEADER",
-        value_delimiter = ',',
-        default_value = "x-remote-group",
-        help_heading = "Clients"
-    )]
-    pub requestheader_group_headers: Vec<String>,
-
-    /// What the headers begin with in which the front proxy says more about the user.
-    #[arg(
-        long,
-        value_name = "PREFIX",
-        value_delimiter = ',',
-        default_value = "x-remote-extra-",
-        help_heading = "Clients"
-    )]
-    pub requestheader_extra_headers_prefix: Vec<String>,
-
-    /// Trust only what flags name, and read nothing that kube-apiserver publishes.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = parse_go_bool, action = ArgAction::Set, help_heading = "Clients")]
-    pub authentication_skip_lookup: bool,
 }
 
 /// Values of `--tls-min-version`, as k8s.io/component-base names them. Older ones are insecure.
@@ -152,27 +89,6 @@ impl ServingFlags {
             cipher_suites: self.tls_cipher_suites.clone(),
             curve_preferences: self.tls_curve_preferences.clone(),
             by_name: self.tls_sni_cert_key.clone(),
-        }
-    }
-
-    /// Whom to trust, where that is not what kube-apiserver publishes.
-    #[must_use]
-    pub fn authorities(&self) -> Authorities {
-        let front_proxy = self
-            .requestheader_client_ca_file
-            .as_ref()
-            .map(|ca| FrontProxyFiles {
-                allowed_names: self.requestheader_allowed_names.clone(),
-                username_headers: self.requestheader_username_headers.clone(),
-                uid_headers: self.requestheader_uid_headers.clone(),
-                group_headers: self.requestheader_group_headers.clone(),
-                extra_headers_prefixes: self.requestheader_extra_headers_prefix.clone(),
-                ..FrontProxyFiles::new(ca)
-            });
-        Authorities {
-            client_ca: self.client_ca_file.clone(),
-            front_proxy,
-            skip_lookup: self.authentication_skip_lookup,
         }
     }
 

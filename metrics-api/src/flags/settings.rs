@@ -193,12 +193,12 @@ impl Settings {
                 ..Limits::default()
             },
             tls: flags.serving.tls(),
-            authorities: flags.serving.authorities(),
+            authorities: flags.clients.authorities(),
             cors,
             shares_port: flags.serving.permit_port_sharing,
             strict_transport_security,
-            authentication_kubeconfig: flags.serving.authentication_kubeconfig,
-            authorization_kubeconfig: flags.serving.authorization_kubeconfig,
+            authentication_kubeconfig: flags.clients.authentication_kubeconfig,
+            authorization_kubeconfig: flags.clients.authorization_kubeconfig,
             authentication: Authentication {
                 tolerate_lookup_failure: flags.authentication_tolerate_lookup_failure,
                 token_cache_ttl: flags.authentication_token_webhook_cache_ttl,
