@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use contract::names::{DEBUG_NODES_PATH, METRICS_GROUP, METRICS_VERSIONS};
-use extension_apiserver::{ApiGroup, FrontProxyRefusals, Server, ServerBuilder, Status, VersionInfo};
+use extension_apiserver::{ApiGroup, FrontProxies, Server, ServerBuilder, Status, VersionInfo};
 use kube::{Api, Client, Config};
 use process::shutdown::CancellationToken;
 use prometheus_client::registry::Registry;
@@ -178,8 +178,8 @@ impl Shared {
             clock,
             resolution: self.resolution,
         };
-        let (board, refusals) = (Arc::clone(&self.board), FrontProxyRefusals::default());
-        let refused = refusals.clone();
+        let (board, front_proxies) = (Arc::clone(&self.board), FrontProxies::default());
+        let shown = front_proxies.clone();
         let server = Server::builder(client, group, settings.serving)
             .limits(settings.limits)
             .tls(settings.tls)
@@ -189,9 +189,9 @@ impl Shared {
             .version(version())
             .registry(registry)
             .shares_port(settings.shares_port)
-            .front_proxy_refusals(refusals)
+            .front_proxies(front_proxies)
             .endpoint(DEBUG_NODES_PATH, move || {
-                let report = report::report(&board, &refused, SystemTime::now());
+                let report = report::report(&board, &shown, SystemTime::now());
                 serde_json::to_vec(&report).map_err(|error| Status::internal(&error))
             });
         let server = match settings.strict_transport_security {

@@ -68,7 +68,7 @@ pub(crate) fn replica(nodes: Vec<NodeState>) -> Replica {
         pod: "metrics-api-1".to_owned(),
         report: Ok(NodeReport {
             nodes,
-            front_proxy: None,
+            ..NodeReport::default()
         }),
     }
 }

@@ -16,6 +16,21 @@ pub struct NodeReport {
     /// else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub front_proxy: Option<FrontProxyRefusal>,
+    /// The certificates of the front proxies whose requests came in the last minutes, the first to end first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub front_proxy_certificates: Vec<FrontProxyCertificate>,
+}
+
+/// See [`NodeReport::front_proxy_certificates`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrontProxyCertificate {
+    /// Its common name.
+    pub common_name: String,
+    /// When it begins, RFC 3339.
+    pub not_before: String,
+    /// When it ends, RFC 3339.
+    pub not_after: String,
 }
 
 /// See [`NodeReport::front_proxy`].

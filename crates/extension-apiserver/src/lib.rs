@@ -45,6 +45,7 @@ mod authz;
 mod body;
 mod cache;
 pub mod cors;
+pub mod front_proxies;
 pub mod health;
 pub mod json;
 mod listen;
@@ -52,7 +53,6 @@ pub mod memory;
 mod metrics;
 pub mod options;
 pub mod protobuf;
-pub mod refusals;
 mod request;
 pub mod resource;
 mod review;
@@ -65,12 +65,12 @@ mod tls;
 pub mod write;
 
 pub use cors::CorsOrigins;
+pub use front_proxies::{FrontProxies, FrontProxyCertificate, FrontProxyFault, FrontProxyRefusal};
 pub use health::{HealthCheck, HealthEndpoint};
 pub use options::{
     ApiGroup, Authentication, Authorities, Authorization, FrontProxyFiles, Limits, NamedCertificate,
     ServingCertificate, TlsOptions, TlsVersion, VersionInfo,
 };
-pub use refusals::{FrontProxyFault, FrontProxyRefusal, FrontProxyRefusals};
 pub use resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
 pub use selector::check_label_selector;
 pub use server::{BoundServer, ServeError, Server, ServerBuilder};

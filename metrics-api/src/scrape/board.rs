@@ -169,7 +169,7 @@ impl Board {
             .collect();
         NodeReport {
             nodes,
-            front_proxy: None,
+            ..NodeReport::default()
         }
     }
 

@@ -19,12 +19,12 @@ pub(crate) fn identify(
 ) -> Presented {
     let proxy = config.front_proxy.as_ref();
     let (no_proxy, refused) = match (&judgement.front_proxy, proxy) {
-        (Ok(()), Some(proxy)) => match named(proxy, headers) {
+        (Ok(_), Some(proxy)) => match named(proxy, headers) {
             Ok(Some(user)) => return Presented::User(user),
             Ok(None) => ("the front proxy named no user", None),
             Err(reason) => return Presented::Refused { reason, proxy: None },
         },
-        (Ok(()), None) => ("no front proxy is published", None),
+        (Ok(_), None) => ("no front proxy is published", None),
         (Err(refusal), _) => (refusal.message.as_str(), Some(refusal)),
     };
     match &judgement.user {

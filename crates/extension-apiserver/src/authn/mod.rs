@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, header};
 
-use crate::refusals::FrontProxyFault;
+use crate::front_proxies::FrontProxyFault;
 
 /// Group of everybody whose name is known.
 const AUTHENTICATED: &str = "system:authenticated";

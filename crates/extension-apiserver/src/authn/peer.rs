@@ -2,18 +2,19 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use tokio::sync::watch;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::time::ASN1Time;
 
 use super::config::{AuthenticationConfig, FrontProxy, Roots};
 use super::watch::Published;
 use super::{NoProxy, Presented, User, headers};
-use crate::refusals::FrontProxyFault;
+use crate::front_proxies::{FrontProxyCertificate, FrontProxyFault};
 
 /// How long a judgement is kept at most, so that what passes with time (an authority's end) is seen.
 const KEPT: Duration = Duration::from_mins(1);
@@ -23,8 +24,8 @@ const LONGEST_CHAIN: (usize, usize) = (8, 16 * 1024);
 /// What a chain is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Judgement {
-    /// Whether it is the front proxy's.
-    pub(crate) front_proxy: Result<(), NoProxy>,
+    /// The front proxy's certificate that it is, or why it is none.
+    pub(crate) front_proxy: Result<FrontProxyCertificate, NoProxy>,
     /// The user that it is itself.
     pub(crate) user: Result<User, String>,
     /// When the first certificate of the chain ends.
@@ -51,11 +52,11 @@ pub(crate) fn judge(config: &AuthenticationConfig, chain: &[CertificateDer<'_>],
             not_after: now,
         };
     };
-    let not_after = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or_default();
+    let not_after = since_epoch(leaf.validity().not_after);
     Judgement {
         front_proxy: front_proxy(config.front_proxy.as_ref(), &leaf, chain, now),
         user: user(config.client_ca.as_ref(), &leaf, chain, now),
-        not_after: UnixTime::since_unix_epoch(Duration::from_secs(not_after)),
+        not_after: UnixTime::since_unix_epoch(not_after),
     }
 }
 
@@ -64,7 +65,7 @@ fn front_proxy(
     leaf: &X509Certificate<'_>,
     chain: &[CertificateDer<'_>],
     now: UnixTime,
-) -> Result<(), NoProxy> {
+) -> Result<FrontProxyCertificate, NoProxy> {
     let Some(proxy) = proxy else {
         let message = "no authority of a front proxy is published".to_owned();
         return Err(no_proxy(FrontProxyFault::NotPublished, message));
@@ -74,12 +75,22 @@ fn front_proxy(
     })?;
     let name = common_name(leaf).unwrap_or_default();
     if proxy.allowed_names.is_empty() || proxy.allowed_names.iter().any(|allowed| allowed == name) {
-        Ok(())
+        let validity = leaf.validity();
+        Ok(FrontProxyCertificate {
+            common_name: name.to_owned(),
+            not_before: SystemTime::UNIX_EPOCH + since_epoch(validity.not_before),
+            not_after: SystemTime::UNIX_EPOCH + since_epoch(validity.not_after),
+        })
     } else {
         let allowed = &proxy.allowed_names;
         let message = format!("common name {name:?} is not in requestheader-allowed-names {allowed:?}");
         Err(no_proxy(FrontProxyFault::NameNotAllowed, message))
     }
+}
+
+/// Before 1970 counts as 1970.
+fn since_epoch(time: ASN1Time) -> Duration {
+    Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
 }
 
 fn no_proxy(fault: FrontProxyFault, message: String) -> NoProxy {
@@ -165,6 +176,8 @@ pub(crate) struct Peer {
     judged: Mutex<Option<Judged>>,
     /// Whether the last judgement was that it is the front proxy.
     front_proxy: AtomicBool,
+    /// Whether a judgement that it is the front proxy is not told yet.
+    news: AtomicBool,
     /// Whether certificate or token of a request were accepted.
     recognized: AtomicBool,
 }
@@ -203,6 +216,15 @@ impl Peer {
     /// Whether the last judgement was that it is the front proxy.
     pub(crate) fn is_front_proxy(&self) -> bool {
         self.front_proxy.load(Ordering::Relaxed)
+    }
+
+    /// The front proxy's certificate, once for each judgement.
+    pub(crate) fn news_of_front_proxy(&self) -> Option<FrontProxyCertificate> {
+        if !self.news.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        judged.as_ref()?.judgement.front_proxy.clone().ok()
     }
 
     /// What certificate and headers say now.
@@ -260,6 +282,7 @@ impl Peer {
             return Arc::clone(&last.judgement);
         }
         let judgement = Arc::new(judge(&published.config, &self.chain, now));
+        self.news.store(judgement.front_proxy.is_ok(), Ordering::Relaxed);
         *judged = Some(Judged {
             generation: published.generation,
             at: now,

@@ -21,13 +21,13 @@ use crate::authn::token::TokenReviews;
 use crate::authn::watch::Config;
 use crate::authz::Authorizer;
 use crate::cors::CorsOrigins;
+use crate::front_proxies::FrontProxies;
 use crate::health::HealthCheck;
 use crate::metrics::Metrics;
 use crate::options::{
     ApiGroup, Authentication, Authorities, Authorization, Limits, NamedCertificate, ServingCertificate,
     TlsOptions, VersionInfo,
 };
-use crate::refusals::FrontProxyRefusals;
 use crate::review::Reviews;
 use crate::status::Status;
 use crate::tls::{Serving, server_config};
@@ -53,7 +53,7 @@ pub struct ServerBuilder {
     strict_transport_security: Option<HeaderValue>,
     cors: Option<CorsOrigins>,
     shares_port: bool,
-    refusals: FrontProxyRefusals,
+    front_proxies: FrontProxies,
 }
 
 /// Where to start: [`Server::builder`].
@@ -81,7 +81,7 @@ impl Server {
             strict_transport_security: None,
             cors: None,
             shares_port: false,
-            refusals: FrontProxyRefusals::default(),
+            front_proxies: FrontProxies::default(),
         }
     }
 }
@@ -196,10 +196,13 @@ impl ServerBuilder {
         }
     }
 
-    /// Where to note who was refused though it spoke for somebody else.
+    /// Where to note who came as a front proxy.
     #[must_use]
-    pub fn front_proxy_refusals(self, refusals: FrontProxyRefusals) -> Self {
-        Self { refusals, ..self }
+    pub fn front_proxies(self, front_proxies: FrontProxies) -> Self {
+        Self {
+            front_proxies,
+            ..self
+        }
     }
 
     /// Loads the certificate, reads the authentication `ConfigMap` and binds the address. Nothing is answered yet.
@@ -289,7 +292,7 @@ impl ServerBuilder {
             api: Api::new(self.group, self.version, self.endpoints, checks, ending),
             metrics,
             registry,
-            refusals: self.refusals,
+            front_proxies: self.front_proxies,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
@@ -24,9 +25,9 @@ use crate::authn::{NoProxy, Presented, User, bearer_token};
 use crate::authz::Authorizer;
 use crate::body::Body;
 use crate::cors::{self, CorsOrigins};
+use crate::front_proxies::FrontProxies;
 use crate::metrics::{Authenticated, GaugeGuard, Metrics};
 use crate::options::Limits;
-use crate::refusals::FrontProxyRefusals;
 use crate::request::{RequestInfo, request_info};
 use crate::review::ReviewError;
 use crate::status::Status;
@@ -52,7 +53,7 @@ pub(crate) struct Handler {
     pub(crate) cors: Option<CorsOrigins>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) registry: Registry,
-    pub(crate) refusals: FrontProxyRefusals,
+    pub(crate) front_proxies: FrontProxies,
 }
 
 /// A place among the requests in flight, kept until the answer is sent.
@@ -219,6 +220,9 @@ impl Handler {
             Presented::User(user) => {
                 self.metrics.authenticated(Authenticated::Certificate);
                 peer.recognize();
+                if let Some(certificate) = peer.news_of_front_proxy() {
+                    self.front_proxies.believe(certificate, SystemTime::now());
+                }
                 return Ok(user);
             }
             Presented::Refused { reason, proxy } => Some((reason, proxy)),
@@ -231,7 +235,7 @@ impl Handler {
             };
             tracing::debug!(%reason, "refused a client certificate");
             if let Some(NoProxy { fault, message }) = proxy {
-                self.refusals.record(fault, &message);
+                self.front_proxies.refuse(fault, &message);
             }
             self.metrics.authenticated(Authenticated::Refused);
             return Err(Status::unauthorized());

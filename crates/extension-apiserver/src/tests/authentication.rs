@@ -355,7 +355,7 @@ pub(super) fn fixed() -> &'static (AuthenticationConfig, Judgement) {
         let config = World::with(&published(None, Some(Authority::fixed())));
         let proxy = Authority::fixed().client("front-proxy-client");
         let judgement = judge(&config, &proxy.chain(), unix(now()));
-        assert_eq!(judgement.front_proxy, Ok(()));
+        assert!(judgement.front_proxy.is_ok());
         (config, judgement)
     });
     &FIXED

@@ -38,9 +38,9 @@ use super::published;
 use crate::json::{JsonArray, JsonObject};
 use crate::memory::{Kind, Memory};
 use crate::{
-    ApiGroup, Authentication, Authorities, CorsOrigins, FrontProxyFault, FrontProxyFiles, FrontProxyRefusals,
-    Item, Key, Limits, ListScope, NamedCertificate, Resource, ResourceInfo, ServeError, Server,
-    ServingCertificate, Status, TlsOptions, TlsVersion,
+    ApiGroup, Authentication, Authorities, CorsOrigins, FrontProxies, FrontProxyFault, FrontProxyFiles, Item,
+    Key, Limits, ListScope, NamedCertificate, Resource, ResourceInfo, ServeError, Server, ServingCertificate,
+    Status, TlsOptions, TlsVersion,
 };
 
 const NAME: &str = "metrics-api.system.svc";
@@ -124,7 +124,7 @@ struct World {
     cluster: Arc<Cluster>,
     directory: tempfile::TempDir,
     count: usize,
-    refusals: FrontProxyRefusals,
+    front_proxies: FrontProxies,
 }
 
 struct Running {
@@ -152,7 +152,7 @@ impl World {
             cluster,
             directory: tempfile::tempdir().unwrap(),
             count: 1,
-            refusals: FrontProxyRefusals::default(),
+            front_proxies: FrontProxies::default(),
         };
         world.store(&world.serving.server(NAME));
         world
@@ -183,7 +183,7 @@ impl World {
         };
         Server::builder(self.cluster.client(), group, certificate)
             .limits(limits())
-            .front_proxy_refusals(self.refusals.clone())
+            .front_proxies(self.front_proxies.clone())
     }
 
     async fn start(&self) -> Running {

@@ -1,5 +1,7 @@
 //! Who is believed, on which connection.
 
+use std::time::SystemTime;
+
 use super::*;
 
 #[tokio::test]
@@ -22,6 +24,10 @@ async fn the_front_proxy_is_answered_by_both_versions_of_http() {
         assert_eq!(joe.code, 403);
         assert!(joe.message().contains("User \"joe\" cannot list"), "{}", joe.text);
     }
+    let shown = world.front_proxies.certificates(DEADLINE, SystemTime::now());
+    let names: Vec<_> = shown.iter().map(|shown| shown.common_name.as_str()).collect();
+    assert_eq!(names, ["front-proxy-client"], "{shown:?}");
+    assert!(shown[0].not_before < SystemTime::now() && SystemTime::now() < shown[0].not_after);
     let asked = world.cluster.reviews("SubjectAccessReview");
     assert_eq!(
         asked.len(),
@@ -89,7 +95,7 @@ async fn a_certificate_that_proves_nothing_is_refused_unless_a_token_comes_too()
         assert_eq!(connection.get(THINGS, &token).await.code, 200);
         let answer = connection.get(THINGS, &JANE).await;
         assert_eq!((answer.code, answer.message().as_str()), (401, "Unauthorized"));
-        let refusal = world.refusals.last().unwrap();
+        let refusal = world.front_proxies.last_refusal().unwrap();
         assert_eq!(refusal.fault, fault, "{}", refusal.message);
     }
     let admin = world
