@@ -29,6 +29,7 @@ pub struct Metrics {
     conditions: Family<ConditionLabels, Gauge>,
     findings: Family<FindingLabels, Gauge>,
     expiries: Family<CertificateLabels, Gauge>,
+    front_proxy_expiry: Family<FrontProxyLabels, Gauge>,
 }
 
 /// Label of [`Metrics::reconciles`].
@@ -60,6 +61,11 @@ struct FindingLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FrontProxyLabels {
+    common_name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CertificateLabels {
     secret: String,
 }
@@ -74,6 +80,7 @@ impl Default for Metrics {
             conditions: Family::default(),
             findings: Family::default(),
             expiries: Family::default(),
+            front_proxy_expiry: Family::default(),
         }
     }
 }
@@ -119,6 +126,12 @@ impl Metrics {
             Unit::Seconds,
             self.expiries.clone(),
         );
+        registry.register_with_unit(
+            "front_proxy_certificate_expiry_timestamp",
+            "When the certificate expires that kube-apiserver shows as front proxy",
+            Unit::Seconds,
+            self.front_proxy_expiry.clone(),
+        );
     }
 
     /// Counts one turn.
@@ -155,6 +168,15 @@ impl Metrics {
                 .get_or_create(&CertificateLabels { secret })
                 .set(expiry);
         }
+        self.front_proxy_expiry.clear();
+        let aggregation = status.aggregation.as_ref();
+        if let Some(shown) = aggregation.and_then(|aggregation| aggregation.proxy_client.as_ref()) {
+            let expiry = shown.not_after.0.as_second();
+            let common_name = shown.common_name.clone();
+            self.front_proxy_expiry
+                .get_or_create(&FrontProxyLabels { common_name })
+                .set(expiry);
+        }
     }
 
     /// Nothing is known of a stack any more: it is gone, or another replica reconciles it.
@@ -162,6 +184,7 @@ impl Metrics {
         self.conditions.clear();
         self.findings.clear();
         self.expiries.clear();
+        self.front_proxy_expiry.clear();
     }
 }
 
@@ -172,7 +195,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{CertificateStatus, FindingStatus};
+    use crate::api::{AggregationStatus, CertificateStatus, FindingStatus, ProxyClientStatus};
 
     fn exposition(metrics: &Metrics) -> String {
         let mut registry = Registry::default();
@@ -199,6 +222,13 @@ mod tests {
                 reason: "ReadFailed".to_owned(),
                 ..FindingStatus::default()
             }],
+            aggregation: Some(AggregationStatus {
+                proxy_client: Some(ProxyClientStatus {
+                    common_name: "front-proxy-client".to_owned(),
+                    not_after: Time("2027-11-25T12:00:00Z".parse().unwrap()),
+                }),
+                ..AggregationStatus::default()
+            }),
             certificates: vec![CertificateStatus {
                 name: "metrics-api-serving".to_owned(),
                 not_after: Time("2027-02-23T12:00:00Z".parse().unwrap()),
@@ -240,7 +270,12 @@ mod tests {
         }
         metrics.forget();
         let text = exposition(&metrics);
-        for name in ["condition{", "finding{", "certificate_expiry_timestamp_seconds{"] {
+        for name in [
+            "condition{",
+            "finding{",
+            "certificate_expiry_timestamp_seconds{",
+            "front_proxy_certificate_expiry_timestamp_seconds ",
+        ] {
             assert!(!text.contains(name), "{name} is in\n{text}");
         }
     }

@@ -13,7 +13,7 @@ use kube::ResourceExt as _;
 
 use crate::api::{
     AggregationStatus, ApiServerStatus, ApiServiceStatus, CertificateStatus, FailingKubelets, FindingStatus,
-    KubeletsStatus, MetricsStackStatus,
+    KubeletsStatus, MetricsStackStatus, ProxyClientStatus,
 };
 use crate::certificates::KeyPair;
 use crate::diagnose::{self, Diagnosis, Finding, Kubelets, Reason, Severity};
@@ -57,7 +57,7 @@ pub fn status(
             .map(|judged| judged.into_condition(previous, generation, now))
             .collect(),
         findings: findings.iter().take(MAX_FINDINGS).map(finding_status).collect(),
-        aggregation: aggregation(observed),
+        aggregation: aggregation(previous, observed),
         api_services: api_services(observed),
         next_certificate_expiry: certificates
             .iter()
@@ -158,13 +158,20 @@ fn certificates(
         .collect()
 }
 
-fn aggregation(observed: &Observed) -> Option<AggregationStatus> {
+fn aggregation(previous: Option<&MetricsStackStatus>, observed: &Observed) -> Option<AggregationStatus> {
+    let shown = diagnose::shown_certificate(observed).map(|shown| ProxyClientStatus {
+        common_name: shown.common_name,
+        not_after: Time(shown.not_after),
+    });
+    // While no replica was shown one lately, it is most likely what it was.
+    let known = || previous?.aggregation.as_ref()?.proxy_client.clone();
     let status = AggregationStatus {
         allowed_names: observed
             .authentication
             .as_ref()
             .map(|config_map| diagnose::allowed_names(Some(config_map)))
             .unwrap_or_default(),
+        proxy_client: shown.or_else(known),
         api_servers: observed
             .api_servers
             .iter()

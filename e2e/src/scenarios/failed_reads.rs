@@ -1,11 +1,12 @@
-//! What makes kube-apiserver's reads fail is named: each fault of its front-proxy certificate, and a closed way to the
-//! Pods, with the namespaces that cannot be deleted meanwhile.
+//! What makes kube-apiserver's reads fail is named: a front-proxy certificate that ends soon while they still succeed, each
+//! fault of such a certificate, and a closed way to the Pods, with the namespaces that cannot be deleted meanwhile.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use contract::names::{METRICS_API_PORT, METRICS_GROUP};
 use http::header::ACCEPT;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::boundaries::authority;
@@ -18,6 +19,8 @@ use super::wait::eventually;
 /// Time for kube-apiserver to take up what changed, and for two turns of the operator.
 const WITHIN: Duration = Duration::from_secs(90);
 const NAME: &str = "front-proxy-client";
+/// Less than a third of the lifetime of one that began an hour ago.
+const ENDS_SOON: Duration = Duration::from_mins(20);
 /// The form of discovery that controllers ask for.
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 /// A namespace that is deleted while nothing answers.
@@ -39,6 +42,17 @@ pub(super) async fn are_explained(context: &Context) -> Result<()> {
 /// Each certificate that is not the front proxy's.
 async fn front_proxies(context: &Context) -> Result<()> {
     let authority = authority(context, "front-proxy-ca").await?;
+    let (certificate, key) = authority.client_pem_for(NAME, ENDS_SOON)?;
+    write_certificate(context, &certificate, &key).await?;
+    finding(context, "FrontProxyCertificateExpires").await?;
+    let stack = context.stack().await?;
+    stack.expect("Available", "True", "")?;
+    let shown = &stack.0["status"]["aggregation"]["proxyClient"];
+    let ends: Timestamp = shown["notAfter"].as_str().context("no notAfter")?.parse()?;
+    ensure!(
+        shown["commonName"] == NAME && ends.duration_since(Timestamp::now()) <= ENDS_SOON.try_into()?,
+        "it is shown {shown}"
+    );
     let cases = [
         ("NameNotAllowed", authority.client_pem("somebody")?),
         ("Expired", authority.expired_client_pem(NAME)?),
@@ -69,18 +83,21 @@ async fn closed_way(context: &Context) -> Result<()> {
         words.extend(["-j", "REJECT"].map(str::to_owned));
         words
     };
-    for (_, address) in &pods {
-        control_plane
-            .run(context, &rule("-I", address.to_string()))
-            .await?;
+    let explained = async {
+        for (_, address) in &pods {
+            let closed = rule("-I", address.to_string());
+            control_plane.run(context, &closed).await?;
+        }
+        while_closed(context).await
     }
-    let explained = while_closed(context).await;
+    .await;
+    let mut opened = Ok(());
     for (_, address) in &pods {
-        control_plane
-            .run(context, &rule("-D", address.to_string()))
-            .await?;
+        let open = rule("-D", address.to_string());
+        opened = opened.and(control_plane.run(context, &open).await.map(drop));
     }
     explained?;
+    opened?;
     context.ready().await.context("with the way open again")?;
     context
         .kubectl(&["wait", "--for=delete", "namespace", STUCK, "--timeout=60s"])

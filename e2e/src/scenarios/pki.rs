@@ -96,6 +96,15 @@ impl Authority {
         Ok((certificate.pem(), key.serialize_pem()))
     }
 
+    /// The same for so long from now on. All began an hour ago.
+    pub(super) fn client_pem_for(&self, common_name: &str, time: Duration) -> Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        let mut params = client_params(common_name);
+        params.not_after = (SystemTime::now() + time).into();
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
     /// A client's certificate that was valid until an hour ago.
     pub(super) fn expired_client(&self, common_name: &str) -> Result<Identity> {
         self.sign(&expired_client_params(common_name))

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use crd::crd;
 pub use status::{
     AggregationStatus, ApiServerStatus, ApiServiceStatus, CertificateStatus, FailingKubelets, FindingStatus,
-    KubeletsStatus, MetricsStackStatus,
+    KubeletsStatus, MetricsStackStatus, ProxyClientStatus,
 };
 pub use words::{
     AddressType, AdoptPolicy, CertificateIssuer, ImagePullPolicy, KubeletSource, LogFormat, LogLevel,

@@ -50,15 +50,28 @@ pub struct FindingStatus {
 }
 
 /// The aggregation layer, as kube-apiserver publishes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AggregationStatus {
     /// Names that a front-proxy certificate may have; empty: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_names: Vec<String>,
+    /// The front-proxy certificate that kube-apiserver shows metrics-api; the first to end, if there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_client: Option<ProxyClientStatus>,
     /// Each kube-apiserver, and whether metrics can be read through it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub api_servers: Vec<ApiServerStatus>,
+}
+
+/// See [`AggregationStatus::proxy_client`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyClientStatus {
+    /// Its common name.
+    pub common_name: String,
+    /// When it expires.
+    pub not_after: Time,
 }
 
 /// One kube-apiserver.

@@ -1,16 +1,19 @@
 //! What kube-apiserver publishes about its front proxy, in the ConfigMap `extension-apiserver-authentication`.
 
 use contract::names;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{Finding, Reason, Severity};
+use crate::observe::Observed;
 
 /// The key under which kube-apiserver publishes the front-proxy authority.
 const FRONT_PROXY_AUTHORITY: &str = "requestheader-client-ca-file";
 const CLIENT_AUTHORITY: &str = "client-ca-file";
+const MONTH: SignedDuration = SignedDuration::from_hours(30 * 24);
 const ALLOWED_NAMES: &str = "requestheader-allowed-names";
 
 /// What is wrong with it.
@@ -40,6 +43,59 @@ pub(super) fn finding(authentication: Option<&ConfigMap>) -> Option<Finding> {
     Some(Finding::new(
         Reason::FrontProxyAuthorityShared,
         severity,
+        evidence,
+    ))
+}
+
+/// A front-proxy certificate that was shown to metrics-api.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownCertificate {
+    /// Its common name.
+    pub common_name: String,
+    not_before: Timestamp,
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
+/// The one that ends first of those that any replica was shown lately: each kube-apiserver has its own.
+#[must_use]
+pub fn shown_certificate(observed: &Observed) -> Option<ShownCertificate> {
+    let reports = observed
+        .replicas
+        .iter()
+        .filter_map(|replica| replica.report.as_ref().ok());
+    let shown = reports
+        .flat_map(|report| &report.front_proxy_certificates)
+        .filter_map(|shown| {
+            Some(ShownCertificate {
+                common_name: shown.common_name.clone(),
+                not_before: shown.not_before.parse().ok()?,
+                not_after: shown.not_after.parse().ok()?,
+            })
+        });
+    shown.min_by_key(|shown| shown.not_after)
+}
+
+/// How long before its end a front-proxy certificate that is valid for so long should have been renewed: a month, but not
+/// what is the ordinary course of one that is renewed by half.
+fn early(validity: SignedDuration) -> SignedDuration {
+    MONTH.min(validity / 3)
+}
+
+/// Whether what kube-apiserver shows ends soon. What has ended is refused, and another finding.
+pub(super) fn expiry(observed: &Observed) -> Option<Finding> {
+    let shown = shown_certificate(observed)?;
+    let left = shown.not_after.duration_since(observed.at);
+    if left > early(shown.not_after.duration_since(shown.not_before)) {
+        return None;
+    }
+    let evidence = format!(
+        "The certificate of the front proxy {:?} is valid until {}",
+        shown.common_name, shown.not_after
+    );
+    Some(Finding::new(
+        Reason::FrontProxyCertificateExpires,
+        Severity::Warning,
         evidence,
     ))
 }
@@ -86,4 +142,66 @@ pub fn allowed_names(authentication: Option<&ConfigMap>) -> Vec<String> {
         .and_then(|data| data.get(ALLOWED_NAMES))
         .and_then(|names| serde_json::from_str(names).ok())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::report::{FrontProxyCertificate, NodeReport};
+
+    use super::*;
+    use crate::fixtures::now;
+    use crate::observe::Replica;
+
+    fn shown(common_name: &str, begun_days_ago: i64, ends_in_days: i64) -> FrontProxyCertificate {
+        let at = |days: i64| (now() + SignedDuration::from_hours(24 * days)).to_string();
+        FrontProxyCertificate {
+            common_name: common_name.to_owned(),
+            not_before: at(-begun_days_ago),
+            not_after: at(ends_in_days),
+        }
+    }
+
+    fn observed(replicas: &[&[FrontProxyCertificate]]) -> Observed {
+        let replica = |shown: &[FrontProxyCertificate]| Replica {
+            pod: "metrics-api-1".to_owned(),
+            report: Ok(NodeReport {
+                front_proxy_certificates: shown.to_vec(),
+                ..NodeReport::default()
+            }),
+        };
+        Observed {
+            at: now(),
+            replicas: replicas.iter().copied().map(replica).collect(),
+            ..Observed::default()
+        }
+    }
+
+    #[test]
+    fn a_month_before_its_end_it_is_told_or_with_a_third_left() {
+        let is_told = |begun, ends| expiry(&observed(&[&[shown("a", begun, ends)]])).is_some();
+        // kubeadm's and k3s's are valid for a year, OpenShift's for a month and made anew by half.
+        assert_eq!([is_told(334, 31), is_told(335, 30)], [false, true]);
+        assert_eq!([is_told(15, 15), is_told(20, 10)], [false, true]);
+        assert!(expiry(&Observed::default()).is_none());
+    }
+
+    #[test]
+    fn the_first_to_end_counts_whichever_replica_was_shown_it() {
+        let unread = FrontProxyCertificate {
+            not_after: "never".to_owned(),
+            ..shown("c", 0, 0)
+        };
+        let observed = observed(&[
+            &[shown("a", 1, 365), unread],
+            &[shown("b", 360, 5), shown("a", 1, 365)],
+        ]);
+        assert_eq!(shown_certificate(&observed).unwrap().common_name, "b");
+        let finding = expiry(&observed).unwrap();
+        let ends = now() + SignedDuration::from_hours(5 * 24);
+        assert_eq!(
+            finding.evidence,
+            format!("The certificate of the front proxy \"b\" is valid until {ends}")
+        );
+        assert_eq!(finding.severity, Severity::Warning);
+    }
 }

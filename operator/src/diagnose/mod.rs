@@ -10,7 +10,7 @@ mod table;
 use contract::names;
 use kube::ResourceExt as _;
 
-pub use front_proxy::{allowed_names, publishes_front_proxy};
+pub use front_proxy::{allowed_names, publishes_front_proxy, shown_certificate};
 use kubelets::survey;
 pub use kubelets::{FailingGroup, Kubelets};
 pub use reads::available;
@@ -159,6 +159,7 @@ fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>, kubelets: &Ku
     findings.extend(pods::findings(observed));
     reads::findings(observed, &mut findings);
     certificates::findings(observed, outcome.ok(), &mut findings);
+    findings.extend(front_proxy::expiry(observed));
     of_kubelets(observed, outcome, kubelets, &mut findings);
     findings.sort_by_key(|finding| (finding.severity, finding.reason));
     findings

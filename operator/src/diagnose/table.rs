@@ -35,6 +35,8 @@ pub enum Reason {
     ControlPlaneCannotReachPods,
     /// A serving certificate was not renewed in time.
     CertificateExpires,
+    /// kube-apiserver's front-proxy certificate ends soon.
+    FrontProxyCertificateExpires,
     /// metrics-api's image cannot be pulled.
     ImagePullFailed,
     /// A Pod finds no node.
@@ -98,6 +100,7 @@ impl Reason {
             Self::ServingCertificateNotTrusted,
             Self::ControlPlaneCannotReachPods,
             Self::CertificateExpires,
+            Self::FrontProxyCertificateExpires,
             Self::ImagePullFailed,
             Self::Unschedulable,
             Self::PodsRefused,
@@ -217,6 +220,7 @@ impl Reason {
             | Self::ServingCertificateNotTrusted
             | Self::ControlPlaneCannotReachPods
             | Self::CertificateExpires
+            | Self::FrontProxyCertificateExpires
             | Self::NamespacesStuck => reads::entry(self),
             Self::Kubelet(class) => kubelet(class),
             Self::ReportUnavailable => (

@@ -1,4 +1,4 @@
-use contract::report::{ErrorClass, NodeError, NodeState, TlsState};
+use contract::report::{ErrorClass, FrontProxyCertificate, NodeError, NodeState, TlsState};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 
@@ -280,6 +280,30 @@ fn nothing_changes_when_nothing_did() {
         status(Some(&first), Some(1), &observed, plan.as_ref(), at(3600)),
         first
     );
+}
+
+#[test]
+fn the_front_proxys_certificate_stays_known_while_no_replica_was_shown_it() {
+    let mut observed = working();
+    let report = observed.replicas[0].report.as_mut().unwrap();
+    report.front_proxy_certificates = vec![FrontProxyCertificate {
+        common_name: "front-proxy-client".to_owned(),
+        not_before: "2026-01-01T00:00:00Z".to_owned(),
+        not_after: "2027-01-01T00:00:00Z".to_owned(),
+    }];
+    let shown = of(&json!({}), &observed).aggregation.unwrap();
+    let client = shown.proxy_client.clone().unwrap();
+    assert_eq!(
+        (client.common_name.as_str(), client.not_after.0.to_string()),
+        ("front-proxy-client", "2027-01-01T00:00:00Z".to_owned())
+    );
+    let previous = MetricsStackStatus {
+        aggregation: Some(shown),
+        ..MetricsStackStatus::default()
+    };
+    let (observed, plan) = (working(), planned(&json!({}), &working()).unwrap());
+    let later = status(Some(&previous), None, &observed, Ok(&plan), at(1));
+    assert_eq!(later.aggregation.unwrap().proxy_client, Some(client));
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(super) const PANELS: [(&str, &str, &str, &str); 8] = [
     ),
     (
         "Time until certificates expire",
-        "min by (secret) (metricsstack_operator_certificate_expiry_timestamp_seconds) - time()",
+        r#"(min by (secret) (metricsstack_operator_certificate_expiry_timestamp_seconds) or label_replace(min(metricsstack_operator_front_proxy_certificate_expiry_timestamp_seconds), "secret", "front proxy", "", "")) - time()"#,
         "{{secret}}",
         "s",
     ),

@@ -93,6 +93,14 @@ pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
             "critical",
             "a certificate of metrics-api was not renewed in time",
         ),
+        alert(
+            "MetricsApiFrontProxyCertificateExpires",
+            // The finding comes a month before, and not where such certificates live for days only.
+            r#"min(metricsstack_operator_front_proxy_certificate_expiry_timestamp_seconds) - time() < 604800 and on() max(metricsstack_operator_finding{reason="FrontProxyCertificateExpires"}) == 1"#,
+            "1h",
+            "critical",
+            "kube-apiserver's front-proxy certificate ends within a week, and then no extension API server answers",
+        ),
     ];
     // Where nobody scrapes the operator, nothing would be heard of it either.
     if plan.monitoring.scrapes(MonitoringKind::PodMonitor) {

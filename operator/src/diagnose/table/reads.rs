@@ -26,6 +26,12 @@ pub(super) fn entry(reason: Reason) -> (&'static str, &'static str) {
             "Other findings say what keeps the operator from renewing it. With spec.certificates.issuer Secret see to \
              that Secret's owner. If a Pod serves another one than is stored, delete the Pod.",
         ),
+        Reason::FrontProxyCertificateExpires => (
+            "With it kube-apiserver shows metrics-api that it is who it is. When it has expired, every read is Unauthorized, \
+             here and at every other extension API server.",
+            "On every control-plane node: kubeadm certs renew front-proxy-client; kube-apiserver takes it up within a \
+             minute. k3s, RKE2 and OpenShift renew it by themselves: k3s and RKE2 when they are started again.",
+        ),
         Reason::NamespacesStuck => (
             "Kubernetes deletes a namespace when every API group has told what it has there, and metrics.k8s.io does \
              not answer.",
