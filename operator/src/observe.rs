@@ -15,6 +15,7 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::time::Instant;
 
+use crate::api::{ConfigMapKeySpec, MetricsStackSpec};
 use crate::cluster::{self, KUBE_SYSTEM};
 use crate::{monitoring, reports, rotation};
 
@@ -140,11 +141,26 @@ impl Observer {
         })
     }
 
-    /// Somebody else's Secret that the serving certificate is taken from.
-    pub async fn given(&self, observed: &mut Observed, name: &str) {
-        let secrets: Api<Secret> = self.own();
-        let secret = secrets.get_opt(name).await;
-        observed.given_secret = Some(secret.map_err(|error| cluster::describe(&error)));
+    /// What the spec names that is somebody else's.
+    pub async fn named(&self, observed: &mut Observed, spec: &MetricsStackSpec) {
+        let certificates = spec.certificates.as_ref();
+        if let Some(name) = certificates.and_then(|certificates| certificates.secret_name.as_deref()) {
+            let secrets: Api<Secret> = self.own();
+            let secret = secrets.get_opt(name).await;
+            observed.given_secret = Some(secret.map_err(|error| cluster::describe(&error)));
+        }
+        let tls = spec.kubelet.as_ref().and_then(|kubelet| kubelet.tls.as_ref());
+        let bundle = tls.and_then(|tls| tls.ca_bundle.as_ref());
+        if let Some(ConfigMapKeySpec { name, .. }) = bundle.and_then(|bundle| bundle.config_map.as_ref()) {
+            let config_maps: Api<ConfigMap> = self.own();
+            // By a list: the operator may list those of its namespace, and get its own only.
+            let named = ListParams::default().fields(&format!("metadata.name={name}"));
+            let read = config_maps.list(&named).await;
+            if let Some(list) = seen(Part::KubeletAuthorities, read, &mut observed.unseen) {
+                let found = list.items.into_iter().next();
+                observed.kubelet_authorities.insert(name.clone(), found);
+            }
+        }
     }
 
     /// metrics-api's Deployment, after something was written.

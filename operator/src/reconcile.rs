@@ -192,10 +192,9 @@ impl Reconciler {
             }
         };
         self.blind = 0;
-        let certificates = stack.spec.certificates.as_ref();
-        if let Some(name) = certificates.and_then(|certificates| certificates.secret_name.as_deref()) {
+        self.observer.named(&mut observed, &stack.spec).await;
+        if observed.given_secret.is_some() {
             self.authority = None;
-            self.observer.given(&mut observed, name).await;
         }
         let put_back = self.recall_authority(&mut observed);
         self.observer.reports(&mut observed).await;

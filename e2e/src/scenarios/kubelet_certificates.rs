@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 use super::boundaries::authority;
 use super::context::Context;
 use super::fake_kubelet::{Behaviour, FakeKubelet};
-use super::pki::self_signed_kubelet;
+use super::pki::{Authority, self_signed_kubelet};
 use super::wait::eventually;
 use crate::test::install_yaml::NAMESPACE;
 
+/// A ConfigMap with kubelets' authorities.
+const AUTHORITIES: &str = "kubelet-authorities";
 const SEEN_WITHIN: Duration = Duration::from_secs(90);
 
 /// Mode `Auto`: who was verified or pinned and then shows something else is refused, and so is who chains wrongly.
@@ -147,9 +149,21 @@ pub(super) async fn self_signed_are_not_verified(context: &Context) -> Result<()
     Ok(())
 }
 
-/// Certificates of the cluster's CA: mode `Verify` works, mode `Auto` verifies, and nobody is pinned.
+/// Certificates of the cluster's CA: mode `Verify` works, mode `Auto` verifies, and nobody is pinned. Authorities are taken
+/// from a ConfigMap as long as it holds any.
 pub(super) async fn signed_are_verified(context: &Context) -> Result<()> {
     context.install().await?;
+    let result = authorities_of_a_config_map(context).await;
+    let delete = [
+        "delete",
+        "configmap",
+        AUTHORITIES,
+        "--ignore-not-found",
+        "--namespace",
+        NAMESPACE,
+    ];
+    context.kubectl(&delete).await?;
+    result?;
     for mode in ["Verify", "Auto"] {
         context
             .apply_stack(&json!({"kubelet": {"tls": {"mode": mode}}}))
@@ -186,6 +200,61 @@ pub(super) async fn signed_are_verified(context: &Context) -> Result<()> {
         },
     )
     .await
+}
+
+async fn authorities_of_a_config_map(context: &Context) -> Result<()> {
+    let of_cluster = context.control_plane_file("/etc/kubernetes/pki/ca.crt").await?;
+    let hold = async |text: &str| {
+        let map = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": AUTHORITIES, "namespace": NAMESPACE},
+            "data": {"kubelets.pem": text},
+        });
+        let args = ["apply", "--server-side", "--filename", "-"];
+        context.cluster.kubectl_stdin(args, &map.to_string()).await
+    };
+    hold(&of_cluster).await?;
+    let reference = json!({"name": AUTHORITIES, "key": "kubelets.pem"});
+    context
+        .apply_stack(&json!({"kubelet": {"tls": {"mode": "Verify", "caBundle": {"configMap": reference}}}}))
+        .await?;
+    context
+        .ready()
+        .await
+        .context("by the cluster's authority in a ConfigMap")?;
+    let pods = context.metrics_api_containers().await?;
+
+    hold("garbage").await?;
+    eventually("what is no bundle is named", SEEN_WITHIN, async || {
+        let stack = context.stack().await?;
+        stack.expect("Available", "True", "")?;
+        stack.expect_finding("found no PEM certificate in kubelets.pem of ConfigMap")?;
+        Ok(())
+    })
+    .await?;
+    answering(context, 1).await?;
+
+    // What is mounted changes up to a minute later, and connections that are open are judged anew.
+    hold(&Authority::new("another")?.pem).await?;
+    eventually("another authority is taken up", SEEN_WITHIN * 2, async || {
+        let stack = context.stack().await?;
+        let failing = stack.failing().to_string();
+        ensure!(
+            failing.contains(ErrorClass::TlsUnknownAuthority.as_str()),
+            "{failing}"
+        );
+        Ok(())
+    })
+    .await?;
+    hold(&of_cluster).await?;
+    eventually("and so is the cluster's again", SEEN_WITHIN * 2, async || {
+        answering(context, 1).await
+    })
+    .await?;
+    let after = context.metrics_api_containers().await?;
+    ensure!(after == pods, "metrics-api's Pods are {after:?}, before {pods:?}");
+    Ok(())
 }
 
 /// Trust records by UID of the Node.

@@ -58,14 +58,14 @@ pub(crate) async fn capture(mut command: Command, mut line: impl FnMut(&str)) ->
     let mut child = command
         .spawn()
         .with_context(|| format!("failed to start {shown}"))?;
-    let mut out = lines(child.stdout.take());
-    let mut err = lines(child.stderr.take());
+    let mut out = Lines::new(child.stdout.take());
+    let mut err = Lines::new(child.stderr.take());
     let (mut stdout, mut output) = (String::new(), String::new());
     let (mut out_open, mut err_open) = (true, true);
     while out_open || err_open {
         let (next, is_out) = tokio::select! {
-            next = read(&mut out), if out_open => (next, true),
-            next = read(&mut err), if err_open => (next, false),
+            next = out.next(), if out_open => (next, true),
+            next = err.next(), if err_open => (next, false),
         };
         let Some(text) = next.with_context(|| format!("failed to read what {shown} writes"))? else {
             *(if is_out { &mut out_open } else { &mut err_open }) = false;
@@ -89,18 +89,29 @@ pub(crate) async fn capture(mut command: Command, mut line: impl FnMut(&str)) ->
     })
 }
 
-type Lines<R> = Option<BufReader<R>>;
-
-fn lines<R: AsyncRead>(stream: Option<R>) -> Lines<R> {
-    stream.map(BufReader::new)
+struct Lines<R> {
+    stream: Option<BufReader<R>>,
+    /// The beginning of the next line: what was read of it stays when the other stream comes first.
+    bytes: Vec<u8>,
 }
 
-/// The next line with its end; what is no UTF-8 is replaced. `None` at the end.
-async fn read<R: AsyncRead + Unpin>(stream: &mut Lines<R>) -> std::io::Result<Option<String>> {
-    let Some(stream) = stream else { return Ok(None) };
-    let mut bytes = Vec::new();
-    let count = stream.read_until(b'\n', &mut bytes).await?;
-    Ok((count > 0).then(|| String::from_utf8_lossy(&bytes).into_owned()))
+impl<R: AsyncRead + Unpin> Lines<R> {
+    fn new(stream: Option<R>) -> Self {
+        Self {
+            stream: stream.map(BufReader::new),
+            bytes: Vec::new(),
+        }
+    }
+
+    /// The next line with its end; what is no UTF-8 is replaced. `None` at the end. Can be dropped and called again.
+    async fn next(&mut self) -> std::io::Result<Option<String>> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(None);
+        };
+        stream.read_until(b'\n', &mut self.bytes).await?;
+        let line = std::mem::take(&mut self.bytes);
+        Ok((!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned()))
+    }
 }
 
 /// The last `count` lines of `text`.
@@ -116,6 +127,9 @@ pub(crate) fn last_lines(text: &str, count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -133,6 +147,21 @@ mod tests {
             error.contains("exit status: 3") && error.contains("err"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn half_a_line_is_not_lost_when_the_other_stream_comes_first() {
+        let (mut writer, reader) = tokio::io::duplex(64);
+        let mut lines = Lines::new(Some(reader));
+        writer.write_all(b"first ").await.unwrap();
+        assert_eq!(lines.next().now_or_never().map(Result::unwrap), None);
+        writer.write_all(b"half\nlast").await.unwrap();
+        drop(writer);
+        let mut read = Vec::new();
+        while let Some(line) = lines.next().await.unwrap() {
+            read.push(line);
+        }
+        assert_eq!(read, ["first half\n", "last"]);
     }
 
     #[test]

@@ -209,12 +209,35 @@ pub struct KubeletTlsSpec {
 }
 
 /// See [`KubeletTlsSpec::ca_bundle`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.inline) != has(self.configMap)")
+    .message("set either inline or configMap"))]
 pub struct CaBundleSpec {
     /// The certificates themselves, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 262_144))]
-    pub inline: String,
+    pub inline: Option<String>,
+    /// A `ConfigMap` in the operator's namespace that has them. What changes there is taken up within a minute, without
+    /// a restart; what is no bundle of certificates is named in the status, and the last good one stays in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ConfigMapKeySpec>,
+}
+
+/// See [`CaBundleSpec::config_map`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapKeySpec {
+    /// Name of the `ConfigMap`.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// The key in its data. Default: `ca.crt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: Option<String>,
 }
 
 /// See [`MetricsStackSpec::certificates`].

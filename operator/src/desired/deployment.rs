@@ -17,7 +17,7 @@ use super::service::PORT_NAME;
 use super::{labels, namespaced, selector};
 use crate::api::TlsMode;
 use crate::plan::sizing::SMALLER_SINCE;
-use crate::plan::{KubeletPlan, MetricsApiPlan, Placement, Plan};
+use crate::plan::{KubeletAuthorities, KubeletPlan, MetricsApiPlan, Placement, Plan};
 
 const TLS_DIRECTORY: &str = "/etc/metrics-api/tls";
 const KUBELET_CA_DIRECTORY: &str = "/etc/metrics-api/kubelet-ca";
@@ -239,7 +239,7 @@ fn probe(path: &str, period_seconds: i32) -> Probe {
 }
 
 fn mounts_kubelet_ca(kubelet: &KubeletPlan) -> bool {
-    kubelet.ca_bundle.is_some() && kubelet.tls_mode != TlsMode::Insecure
+    kubelet.authorities != KubeletAuthorities::Cluster && kubelet.tls_mode != TlsMode::Insecure
 }
 
 fn mounts(kubelet: &KubeletPlan) -> impl Iterator<Item = (&'static str, &'static str)> {

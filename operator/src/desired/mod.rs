@@ -22,7 +22,7 @@ use serde::Serialize;
 pub(crate) use service::PORT_NAME;
 
 use crate::cluster::api_service_name;
-use crate::plan::{NetworkPolicyPlan, Plan, Registration};
+use crate::plan::{KubeletAuthorities, NetworkPolicyPlan, Plan, Registration};
 
 /// What shall be, in the order in which it is applied, and what shall not.
 #[derive(Clone, Debug, PartialEq)]
@@ -147,11 +147,11 @@ pub fn objects(plan: &Plan) -> Objects {
         None => absent.push(Object::new(&secret::no_authority(namespace))),
     }
     let mut workload = vec![Object::new(&rbac::own_role(namespace, plan.kubelet.tls_mode))];
-    let kubelet_ca = config_map::kubelet_ca(namespace, plan.kubelet.ca_bundle.as_deref());
-    if plan.kubelet.ca_bundle.is_some() || plan.keeps_workload {
-        workload.push(Object::new(&kubelet_ca));
-    } else {
-        absent.push(Object::new(&kubelet_ca));
+    let kubelet_ca = |bundle| Object::new(&config_map::kubelet_ca(namespace, bundle));
+    match &plan.kubelet.authorities {
+        KubeletAuthorities::Given(bundle) => workload.push(kubelet_ca(Some(bundle.as_str()))),
+        KubeletAuthorities::Cluster if !plan.keeps_workload => absent.push(kubelet_ca(None)),
+        KubeletAuthorities::Cluster | KubeletAuthorities::Kept => kept.push(kubelet_ca(None)),
     }
     let budget = Object::new(&pod_disruption_budget::metrics_api(namespace));
     if plan.metrics_api.replicas > 1 || plan.keeps_workload {

@@ -302,7 +302,7 @@ fn kubelet(class: ErrorClass) -> (&'static str, &'static str) {
             "One of three: set spec.kubelet.tls.mode to Auto, which pins each kubelet's key at first use; or set \
              serverTLSBootstrap: true in the kubelets' configuration, restart them and approve their requests \
              (kubectl get csr; kubectl certificate approve NAME); or name their authority in \
-             spec.kubelet.tls.caBundle.inline.",
+             spec.kubelet.tls.caBundle.",
         ),
         ErrorClass::TlsNameMismatch => (
             "x509: the kubelets' certificates are valid for other names or addresses than the one dialled.",

@@ -34,6 +34,8 @@ pub struct Observed {
     pub serving_secret: Option<Secret>,
     /// Somebody else's Secret that the stack takes it from: what is there under that name, or why it cannot be read.
     pub given_secret: Option<Result<Option<Secret>, String>>,
+    /// The ConfigMap that the stack takes kubelets' authorities from, by its name, if it could be read: what is there.
+    pub kubelet_authorities: BTreeMap<String, Option<ConfigMap>>,
     /// metrics-api's Deployment.
     pub deployment: Option<Deployment>,
     /// The Pods of that Deployment.
@@ -115,6 +117,8 @@ pub enum Part {
     Endpoints,
     /// What kube-apiserver publishes for extension API servers.
     FrontProxy,
+    /// The `ConfigMap` with kubelets' authorities.
+    KubeletAuthorities,
 }
 
 impl Part {
@@ -126,6 +130,7 @@ impl Part {
             Self::Deployment => "metrics-api's Deployment",
             Self::Pods => "metrics-api's Pods",
             Self::Endpoints => "metrics-api's EndpointSlices",
+            Self::KubeletAuthorities => "the ConfigMap of spec.kubelet.tls.caBundle",
             Self::FrontProxy => "ConfigMap kube-system/extension-apiserver-authentication",
         }
     }

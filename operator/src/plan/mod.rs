@@ -17,8 +17,8 @@ use kube::ResourceExt as _;
 
 pub(crate) use types::in_words;
 pub use types::{
-    AddressPrefixes, EgressPorts, ForeignApiService, KubeletPlan, MetricsApiPlan, MonitoringPlan,
-    NetworkPolicyPlan, Placement, Plan, Problem, Refusal, Registration,
+    AddressPrefixes, EgressPorts, ForeignApiService, KubeletAuthorities, KubeletPlan, MetricsApiPlan,
+    MonitoringPlan, NetworkPolicyPlan, Placement, Plan, Problem, Refusal, Registration,
 };
 
 use crate::adopt;
@@ -182,7 +182,7 @@ impl Asked {
                 now,
                 problems,
             ),
-            kubelet: spec::kubelet(kubelet.unwrap_or_default(), problems),
+            kubelet: spec::kubelet(kubelet.unwrap_or_default(), observed, problems),
             lifetimes: spec::lifetimes(&certificates, problems),
             given_secret: spec::given_secret(&certificates, problems),
             adopt: api_service.and_then(|spec| spec.adopt).unwrap_or_default(),

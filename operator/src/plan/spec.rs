@@ -153,7 +153,7 @@ fn given_resources(ResourcesSpec { requests, limits }: ResourcesSpec) -> Resourc
     }
 }
 
-pub(super) fn kubelet(spec: KubeletSpec, problems: &mut Vec<Problem>) -> KubeletPlan {
+pub(super) fn kubelet(spec: KubeletSpec, observed: &Observed, problems: &mut Vec<Problem>) -> KubeletPlan {
     let KubeletSpec {
         source,
         address_types,
@@ -164,20 +164,12 @@ pub(super) fn kubelet(spec: KubeletSpec, problems: &mut Vec<Problem>) -> Kubelet
     } = spec;
     let prefixes = address_prefixes(serving_certificate_address_prefixes.unwrap_or_default(), problems);
     let KubeletTlsSpec { mode, ca_bundle } = tls.unwrap_or_default();
-    let ca_bundle = ca_bundle.map(|bundle| bundle.inline);
-    if let Some(found) = ca_bundle.as_deref().and_then(ca_bundle::fault) {
-        problems.push(Problem {
-            field: "spec.kubelet.tls.caBundle.inline",
-            found,
-            expected: "one or more PEM certificates (\"-----BEGIN CERTIFICATE-----\") and nothing secret",
-        });
-    }
     KubeletPlan {
         source: source.unwrap_or_default(),
         address_types: address_types.unwrap_or_else(|| DEFAULT_ADDRESS_TYPES.to_vec()),
         node_selector: selector("spec.kubelet.nodeSelector", node_selector, problems),
         tls_mode: mode.unwrap_or(TlsMode::Auto),
-        ca_bundle,
+        authorities: ca_bundle::authorities(ca_bundle, observed, problems),
         approves: approve_serving_certificates.unwrap_or(false).then_some(prefixes),
     }
 }

@@ -247,6 +247,7 @@ fn under_a_refused_spec_certificates_are_renewed_even_where_no_good_one_is_known
     assert_eq!(
         untouched,
         [
+            "ConfigMap monitoring/metrics-api-kubelet-ca",
             "NetworkPolicy monitoring/metrics-api",
             // Which kinds the cluster has was not seen.
             "ServiceMonitor monitoring/metrics-api",
@@ -254,7 +255,6 @@ fn under_a_refused_spec_certificates_are_renewed_even_where_no_good_one_is_known
             "PrometheusRule monitoring/metrics-api",
             "ConfigMap monitoring/metrics-api-dashboard",
             "Role monitoring/metrics-api",
-            "ConfigMap monitoring/metrics-api-kubelet-ca",
             "PodDisruptionBudget monitoring/metrics-api",
             "Deployment monitoring/metrics-api"
         ]

@@ -161,10 +161,21 @@ pub struct KubeletPlan {
     pub source: KubeletSource,
     /// How certificates are judged.
     pub tls_mode: TlsMode,
-    /// Authorities instead of the cluster's, PEM.
-    pub ca_bundle: Option<String>,
+    /// Whom certificates must chain to.
+    pub authorities: KubeletAuthorities,
     /// Where addresses must be in kubelets' requests for certificates; `None` if those are not decided on.
     pub approves: Option<AddressPrefixes>,
+}
+
+/// See [`KubeletPlan::authorities`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KubeletAuthorities {
+    /// The cluster's own.
+    Cluster,
+    /// These, PEM.
+    Given(String),
+    /// Those that were given before: where they come from now cannot be read, or holds none.
+    Kept,
 }
 
 /// Whether the `APIServices` are due.

@@ -111,13 +111,14 @@ fn what_cannot_be_seen_is_unknown_and_the_stack_is_ready_as_long_as_the_api_answ
         (Part::Pods, Some("KubeletsReachable")),
         (Part::Nodes, None),
         (Part::Endpoints, None),
+        (Part::KubeletAuthorities, None),
     ] {
         let mut observed = working();
         match part {
             Part::FrontProxy => observed.authentication = None,
             Part::Deployment => observed.deployment = None,
             Part::Pods => observed.replicas = Vec::new(),
-            Part::Nodes | Part::Endpoints => {}
+            Part::Nodes | Part::Endpoints | Part::KubeletAuthorities => {}
         }
         observed.unseen.insert(part, "no right (403)".to_owned());
         let status = of(&json!({}), &observed);

@@ -33,6 +33,51 @@ async fn a_refused_spec_leaves_what_runs_and_says_why() {
 }
 
 #[tokio::test]
+async fn authorities_come_from_a_config_map_as_long_as_it_holds_any() {
+    const THEIRS: &str = "/api/v1/namespaces/ns/configmaps/cas";
+    const OURS: &str = "/api/v1/namespaces/ns/configmaps/metrics-api-kubelet-ca";
+    let certificate = || {
+        let made = rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).unwrap();
+        made.cert.pem()
+    };
+    let (fake, mut reconciler) = working().await;
+    let put = |data: Value| fake.put(THEIRS, json!({"metadata": {"name": "cas"}, "data": data}));
+    let (first, second) = (certificate(), certificate());
+    put(json!({"ca.crt": first}));
+    let mut stack = fake.get(STACK).unwrap();
+    stack["spec"] = json!({"kubelet": {"tls": {"caBundle": {"configMap": {"name": "cas"}}}}});
+    fake.put(STACK, stack);
+    reconciler.reconcile().await.unwrap();
+    let given = || fake.get(OURS).unwrap()["data"]["ca.crt"].clone();
+    let mounted = || fake.get(DEPLOYMENT).unwrap()["spec"]["template"]["spec"]["volumes"].clone();
+    assert_eq!(given(), json!(first));
+    let volumes = mounted();
+    assert!(
+        volumes.to_string().contains("metrics-api-kubelet-ca"),
+        "{volumes}"
+    );
+
+    put(json!({"ca.crt": second}));
+    reconciler.reconcile().await.unwrap();
+    assert_eq!(given(), json!(second));
+
+    put(json!({"ca.crt": "garbage"}));
+    for found in [
+        "found no PEM certificate in ca.crt",
+        "there is no ConfigMap ns/cas",
+    ] {
+        reconciler.reconcile().await.unwrap();
+        assert_eq!((given(), mounted()), (json!(second), volumes.clone()));
+        let status = fake.get(STACK).unwrap()["status"]["findings"].to_string();
+        assert!(
+            status.contains("InvalidSpec") && status.contains(found),
+            "{found:?} is not in {status}"
+        );
+        fake.remove(THEIRS);
+    }
+}
+
+#[tokio::test]
 async fn under_a_refused_spec_what_runs_is_kept_and_renewed() {
     for restarts in [false, true] {
         let (fake, mut reconciler) = working().await;
