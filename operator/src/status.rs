@@ -44,7 +44,7 @@ pub fn status(
     let judged = [
         conditions::aggregation(observed, findings),
         conditions::certificates_ready(outcome, kept, findings),
-        conditions::metrics_api_ready(observed, outcome, findings),
+        conditions::metrics_api_ready(observed, outcome, findings, kubelets),
         conditions::kubelets_reachable(observed, kubelets),
         conditions::available(observed, outcome),
     ];

@@ -85,11 +85,10 @@ impl FrontProxies {
         shown.refused.clone()
     }
 
-    pub(crate) fn believe(&self, certificate: FrontProxyCertificate, now: SystemTime) {
-        let common_name = plain(&certificate.common_name);
+    pub(crate) fn believe(&self, certificate: &FrontProxyCertificate, now: SystemTime) {
         let certificate = FrontProxyCertificate {
-            common_name,
-            ..certificate
+            common_name: plain(&certificate.common_name),
+            ..certificate.clone()
         };
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let believed = &mut shown.believed;
@@ -135,9 +134,9 @@ mod tests {
             SystemTime::UNIX_EPOCH + Duration::from_hours(1),
         );
         let minutes = |count| Duration::from_mins(count);
-        proxies.believe(certificate(365), now);
-        proxies.believe(certificate(9), now + minutes(1));
-        proxies.believe(certificate(365), now + minutes(2));
+        proxies.believe(&certificate(365), now);
+        proxies.believe(&certificate(9), now + minutes(1));
+        proxies.believe(&certificate(365), now + minutes(2));
         let known = |after| proxies.certificates(minutes(5), now + minutes(after));
         assert_eq!(known(6), [certificate(9), certificate(365)]);
         assert_eq!(known(7), [certificate(365)]);
@@ -150,11 +149,11 @@ mod tests {
         let (proxies, now) = (FrontProxies::default(), SystemTime::UNIX_EPOCH);
         let mut control = certificate(1000);
         control.common_name = format!("a\n{}", "b".repeat(LONGEST));
-        proxies.believe(control, now);
+        proxies.believe(&control, now);
         let text = proxies.certificates(Duration::ZERO, now).remove(0).common_name;
         assert!(text.starts_with("a bb") && text.len() == LONGEST, "{text}");
         for days in 0..MOST as u64 {
-            proxies.believe(certificate(days), now);
+            proxies.believe(&certificate(days), now);
         }
         let known = proxies.certificates(Duration::ZERO, now);
         assert_eq!(known, (0..MOST as u64).map(certificate).collect::<Vec<_>>());

@@ -120,6 +120,9 @@ pub(super) async fn self_signed_are_not_verified(context: &Context) -> Result<()
         stack.expect_current()?;
         stack.expect("Ready", "False", "")?;
         stack.expect("KubeletsReachable", "False", "")?;
+        // No replica gets ready either, for the same reason.
+        let cause = format!("Kubelet{}", ErrorClass::TlsUnknownAuthority);
+        stack.expect("MetricsApiReady", "False", &cause)?;
         let failing = stack.failing().to_string();
         ensure!(
             failing.contains(ErrorClass::TlsUnknownAuthority.as_str()),

@@ -8,6 +8,7 @@ mod reads;
 mod table;
 
 use contract::names;
+use contract::report::ErrorClass;
 use kube::ResourceExt as _;
 
 pub use front_proxy::{allowed_names, publishes_front_proxy, shown_certificate};
@@ -161,8 +162,16 @@ fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>, kubelets: &Ku
     certificates::findings(observed, outcome.ok(), &mut findings);
     findings.extend(front_proxy::expiry(observed));
     of_kubelets(observed, outcome, kubelets, &mut findings);
-    findings.sort_by_key(|finding| (finding.severity, finding.reason));
+    findings.sort_by_key(|finding| (finding.severity, rank(finding.reason)));
     findings
+}
+
+/// Ways in which kubelets fail stay in their order: the one that most share comes first.
+fn rank(reason: Reason) -> Reason {
+    match reason {
+        Reason::Kubelet(_) => Reason::Kubelet(ErrorClass::NoAddress),
+        other => other,
+    }
 }
 
 fn of_refusal(refusal: &Refusal) -> Finding {

@@ -193,6 +193,7 @@ pub(super) fn metrics_api_ready(
     observed: &Observed,
     outcome: Result<&Plan, &Refusal>,
     findings: &[Finding],
+    kubelets: &Kubelets,
 ) -> Judged {
     let kind = "MetricsApiReady";
     if let Some(judged) = unseen(kind, observed, Part::Deployment) {
@@ -234,7 +235,12 @@ pub(super) fn metrics_api_ready(
         Reason::ContainerNotStarting,
         Reason::RolloutStuck,
     ];
-    match find(findings, &causes) {
+    // A replica is ready once it has metrics of a kubelet: what keeps most of them from answering keeps it too.
+    let of_kubelets = || {
+        let most = kubelets.failing.first().filter(|_| kubelets.answering == 0)?;
+        find(findings, &[Reason::Kubelet(most.class)])
+    };
+    match find(findings, &causes).or_else(of_kubelets) {
         Some(finding) => Judged::of_finding(kind, FALSE, &finding),
         None => Judged::new(kind, FALSE, "NotReady", count),
     }

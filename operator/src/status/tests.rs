@@ -218,6 +218,37 @@ fn no_kubelet_that_answers_is_not_ready() {
 }
 
 #[test]
+fn what_keeps_most_kubelets_from_answering_is_why_no_replica_is_ready() {
+    let failing = |name: &str, class| {
+        let error = NodeError {
+            class,
+            message: "no".to_owned(),
+        };
+        fixtures::node(name, TlsState::Refused, Some(error))
+    };
+    let mut observed = working();
+    let status = observed.deployment.as_mut().unwrap().status.as_mut().unwrap();
+    status.ready_replicas = None;
+    observed.ready_endpoints = 0;
+    observed.replicas = vec![replica(vec![
+        failing("a", ErrorClass::NoAddress),
+        failing("b", ErrorClass::TlsUnknownAuthority),
+        failing("c", ErrorClass::TlsUnknownAuthority),
+    ])];
+    let status = of(&json!({}), &observed);
+    for kind in ["Ready", "MetricsApiReady"] {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == kind);
+        let condition = condition.unwrap();
+        assert_eq!(condition.reason, "KubeletTlsUnknownAuthority", "{kind}");
+        let message = &condition.message;
+        assert!(
+            message.contains("2 of 3 kubelets") && message.contains("serverTLSBootstrap"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_refused_spec_is_said_while_what_ran_before_is_still_judged() {
     let before = of(&json!({}), &working());
     let spec = json!({"kubelet": {"tls": {"caBundle": {"inline": "garbage"}}}});

@@ -221,7 +221,7 @@ impl Handler {
                 self.metrics.authenticated(Authenticated::Certificate);
                 peer.recognize();
                 if let Some(certificate) = peer.news_of_front_proxy() {
-                    self.front_proxies.believe(certificate, SystemTime::now());
+                    self.front_proxies.believe(&certificate, SystemTime::now());
                 }
                 return Ok(user);
             }
