@@ -1,6 +1,7 @@
 //! Makes the cluster as the plan has it: server-side apply in order, the registration last.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use contract::names;
 use kube::Client;
@@ -13,6 +14,9 @@ use crate::contest::{self, Contest, Contests};
 use crate::desired::{self, Object, Objects};
 use crate::observe::Conflict;
 use crate::{cluster, drift, kinds, ownership, registration};
+
+/// Time for kube-apiserver's authorizer to hear of a Role that was just made.
+const ROLE_IS_KNOWN: Duration = Duration::from_secs(1);
 
 /// Applies objects, and remembers how kube-apiserver wrote them.
 pub struct Applier {
@@ -193,6 +197,12 @@ impl Applier {
                 );
                 cluster::delete(&api, object.name(), patch.metadata.uid.take()).await?;
                 parameters.force = false;
+                api.patch(object.name(), &parameters, &Patch::Apply(&patch))
+                    .await?
+            }
+            // The authorizer hears a moment later of a Role that was just made.
+            Err(error) if live.is_none() && cluster::is_not_found(&error) && object.is_binding() => {
+                tokio::time::sleep(ROLE_IS_KNOWN).await;
                 api.patch(object.name(), &parameters, &Patch::Apply(&patch))
                     .await?
             }

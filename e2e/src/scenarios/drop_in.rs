@@ -148,7 +148,7 @@ pub(super) async fn works(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// There is no cert-manager here. With it the pod is that of `existingSecret`, but for the Secret's name.
+/// Without cert-manager, which would have to be built for it: it was tried by hand. With it the pod is that of `existingSecret`, but for the Secret's name.
 async fn cert_manager_makes_the_same_pod(context: &Context, chart: &Path) -> Result<()> {
     let given = rendered_pod(
         context,

@@ -51,6 +51,17 @@ async fn the_registration_is_written_last_and_nothing_twice() {
     assert_eq!(fake.writes(), [""; 0]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_role_that_kube_apiserver_does_not_know_yet_is_bound_a_moment_later() {
+    const BINDING: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/ns/rolebindings/metrics-api";
+    let (fake, objects) = (Fake::default(), wanted(Registration::AwaitEndpoint));
+    let refusal = status(404, "NotFound", "rolebindings \"metrics-api\" not found");
+    fake.once(&format!("PATCH {BINDING}"), 404, refusal);
+    let applied = Applier::new(fake.client(), "ns").apply(&objects).await;
+    assert_eq!(applied.errors, [""; 0]);
+    assert!(fake.get(BINDING).is_some());
+}
+
 #[tokio::test]
 async fn what_is_changed_or_deleted_is_put_right_and_nothing_else_is_written() {
     let (fake, objects) = (Fake::default(), wanted(Registration::AwaitEndpoint));

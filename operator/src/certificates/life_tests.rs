@@ -208,7 +208,7 @@ proptest! {
         let ten_years = 3650 * 24 * 3600;
         let mut steps = steps.into_iter().cycle();
         let mut turns = 0;
-        while world.now < ten_years && turns < 3000 {
+        while world.now < ten_years && turns < 10_000 {
             turns += 1;
             let step = steps.next().unwrap();
             let before = world.now;

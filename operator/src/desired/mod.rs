@@ -97,6 +97,12 @@ impl Object {
         self.object.metadata.namespace.as_deref()
     }
 
+    /// Whether it binds a Role or `ClusterRole`, which has to be there before.
+    #[must_use]
+    pub fn is_binding(&self) -> bool {
+        self.resource.kind.ends_with("RoleBinding")
+    }
+
     /// Kind, namespace and name, for people: `Service metricsstack-system/metrics-api`.
     #[must_use]
     pub fn describe(&self) -> String {

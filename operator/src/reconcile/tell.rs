@@ -20,9 +20,13 @@ impl Reconciler {
         status: &MetricsStackStatus,
         findings: &[Finding],
     ) -> Result<(), ReconcileError> {
-        self.metrics.show(status);
-        if stack.status.as_ref() != Some(status) {
+        let is_new = stack.status.as_ref() != Some(status);
+        if is_new {
             self.write(status).await?;
+        }
+        // Not what nobody was told: without the right to write it, the right to see may be missing too.
+        self.metrics.show(status);
+        if is_new {
             self.publisher.publish(stack, status, findings).await;
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use contract::names::METRICS_API;
 use serde_json::{Value, json};
 
 use crate::certificates;
@@ -23,6 +24,8 @@ pub(super) struct Alert {
     lasts: &'static str,
     severity: &'static str,
     summary: &'static str,
+    /// With what Prometheus puts in.
+    description: &'static str,
 }
 
 /// The rules of a plan.
@@ -37,12 +40,30 @@ pub(super) fn spec(plan: &Plan) -> Value {
                 "labels": {"severity": alert.severity},
                 "annotations": {
                     "summary": alert.summary,
+                    "description": alert.description,
                     "runbook": format!("{RUNBOOKS}#{}", alert.name.to_lowercase()),
                 },
             })
         })
         .collect();
     json!({"groups": [{"name": "metricsstack", "rules": rules}]})
+}
+
+/// What an operator said last counts for a while: one that is gone says nothing. While the group is somebody else's, that
+/// one may well answer.
+fn unavailable(plan: &Plan) -> String {
+    let last = |series: &str| format!("max(last_over_time(metricsstack_operator_{series}[5m]))");
+    let mut expression = format!(
+        "{} == 0 unless on() {} == 1",
+        last(r#"condition{type="Available",status="True"}"#),
+        last(r#"finding{reason="ForeignApiService"}"#)
+    );
+    // Where it is scraped itself, it need not be told by an operator.
+    if plan.monitoring.scrapes(MonitoringKind::ServiceMonitor) {
+        let up = format!(r#"up{{namespace="{}",service="{METRICS_API}"}}"#, plan.namespace);
+        expression.push_str(&format!(" or absent({up} == 1)"));
+    }
+    expression
 }
 
 pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
@@ -52,21 +73,22 @@ pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
     let stale = (plan.metrics_api.resolution * 2 + KUBELETS_OWN)
         .min(STALE_AT_MOST)
         .as_secs();
-    let alert = |name, expression: &str, lasts, severity, summary| Alert {
+    let alert = |name, expression: &str, lasts, severity, summary, description| Alert {
         name,
         expression: expression.to_owned(),
         lasts,
         severity,
         summary,
+        description,
     };
     let mut alerts = vec![
         alert(
             "MetricsApiUnavailable",
-            // While it is somebody else's, that one may well answer.
-            r#"max(metricsstack_operator_condition{type="Available",status="True"}) == 0 unless on() max(metricsstack_operator_finding{reason="ForeignApiService"}) == 1"#,
+            &unavailable(plan),
             "5m",
             "critical",
             "metrics.k8s.io cannot be read: kubectl top and HorizontalPodAutoscalers do not work",
+            "kubectl describe mstack default says why.",
         ),
         alert(
             "MetricsApiNodesNotAnswering",
@@ -74,6 +96,7 @@ pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
             "15m",
             "warning",
             "kubelets do not answer metrics-api, so that their nodes and pods have no metrics",
+            "{{ $value }} of them fail with {{ $labels.class }}.",
         ),
         alert(
             "MetricsApiStale",
@@ -83,6 +106,7 @@ pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
             "10m",
             "warning",
             "half of what metrics-api answers is older than two resolutions",
+            "Half of it is older than {{ $value | humanizeDuration }}.",
         ),
         alert(
             "MetricsApiCertificateExpires",
@@ -92,6 +116,7 @@ pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
             "5m",
             "critical",
             "a certificate of metrics-api was not renewed in time",
+            "That in Secret {{ $labels.secret }} ends in {{ $value | humanizeDuration }}.",
         ),
         alert(
             "MetricsApiFrontProxyCertificateExpires",
@@ -100,6 +125,7 @@ pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
             "1h",
             "critical",
             "kube-apiserver's front-proxy certificate ends within a week, and then no extension API server answers",
+            "It ends in {{ $value | humanizeDuration }}.",
         ),
     ];
     // Where nobody scrapes the operator, nothing would be heard of it either.
@@ -110,6 +136,7 @@ pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
             "10m",
             "warning",
             "no replica of the operator reconciles",
+            "What runs goes on, but nothing is put right or renewed.",
         ));
     }
     alerts
