@@ -53,7 +53,7 @@ pub(super) fn spec(plan: &Plan) -> Value {
 /// one may well answer.
 fn unavailable(plan: &Plan) -> String {
     let last = |series: &str| format!("max(last_over_time(metricsstack_operator_{series}[5m]))");
-    let mut expression = format!(
+    let told = format!(
         "{} == 0 unless on() {} == 1",
         last(r#"condition{type="Available",status="True"}"#),
         last(r#"finding{reason="ForeignApiService"}"#)
@@ -61,9 +61,10 @@ fn unavailable(plan: &Plan) -> String {
     // Where it is scraped itself, it need not be told by an operator.
     if plan.monitoring.scrapes(MonitoringKind::ServiceMonitor) {
         let up = format!(r#"up{{namespace="{}",service="{METRICS_API}"}}"#, plan.namespace);
-        expression.push_str(&format!(" or absent({up} == 1)"));
+        format!("{told} or absent({up} == 1)")
+    } else {
+        told
     }
-    expression
 }
 
 pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {
