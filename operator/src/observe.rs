@@ -20,7 +20,7 @@ use crate::cluster::{self, KUBE_SYSTEM};
 use crate::{monitoring, reports, rotation};
 
 pub(crate) use seen::serving_port;
-pub use seen::{Conflict, NodeFacts, Observed, Part, Read, Replica};
+pub use seen::{Conflict, FrontProxyCertificate, NodeFacts, Observed, Part, Read, Replica};
 pub(crate) use trouble::awaits_certificate;
 
 /// Nodes asked for at once: a Node is some 15 kB, most of it images and fields that are dropped on arrival.
@@ -57,6 +57,7 @@ pub struct Observer {
     namespace: String,
     reports: reports::Reader,
     nodes: Option<(Instant, Vec<NodeFacts>)>,
+    front_proxy_certificate: Option<FrontProxyCertificate>,
 }
 
 impl Observer {
@@ -68,6 +69,7 @@ impl Observer {
             namespace: namespace.to_owned(),
             reports,
             nodes: None,
+            front_proxy_certificate: None,
         }
     }
 
@@ -178,6 +180,12 @@ impl Observer {
         let served = rotation::served(&observed.pods, &observed.namespace, bundle.unwrap_or_default());
         let replicas = self.reports.read(&observed.pods, bundle);
         (observed.replicas, observed.served) = tokio::join!(replicas, served);
+        // While no replica was shown one lately, it is most likely what it was.
+        let shown = FrontProxyCertificate::first_to_end(&observed.replicas);
+        self.front_proxy_certificate = shown.or_else(|| self.front_proxy_certificate.take());
+        observed
+            .front_proxy_certificate
+            .clone_from(&self.front_proxy_certificate);
     }
 
     /// Looks for what failures have to do with, after everything else is known.

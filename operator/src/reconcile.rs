@@ -119,7 +119,8 @@ impl Reconciler {
     /// One turn. Returns how long the next one can wait if nothing happens.
     pub async fn reconcile(&mut self) -> Result<Duration, ReconcileError> {
         let api: Api<MetricsStack> = Api::all(self.client.clone());
-        let stack = api.get_opt(names::STACK_NAME).await.map_err(on_stack("read"))?;
+        let stack = api.get_opt(names::STACK_NAME).await.map_err(on_stack("read"));
+        let stack = stack.inspect_err(|_| self.metrics.forget())?;
         let Some(stack) = stack else {
             self.unready = None;
             self.forget();

@@ -159,11 +159,14 @@ fn certificates(
 }
 
 fn aggregation(previous: Option<&MetricsStackStatus>, observed: &Observed) -> Option<AggregationStatus> {
-    let shown = diagnose::shown_certificate(observed).map(|shown| ProxyClientStatus {
-        common_name: shown.common_name,
-        not_after: Time(shown.not_after),
-    });
-    // While no replica was shown one lately, it is most likely what it was.
+    let shown = observed
+        .front_proxy_certificate
+        .as_ref()
+        .map(|shown| ProxyClientStatus {
+            common_name: shown.common_name.clone(),
+            not_after: Time(shown.not_after),
+        });
+    // An operator that has just started may not have seen any.
     let known = || previous?.aggregation.as_ref()?.proxy_client.clone();
     let status = AggregationStatus {
         allowed_names: observed

@@ -102,8 +102,8 @@ pub struct TlsOptions {
     /// enough. Those of TLS 1.3 are not chosen, as in Go.
     pub cipher_suites: Vec<String>,
     /// Groups for the exchange of keys by their numbers in IANA's registry (TLS Supported Groups), as metrics-server's
-    /// `--tls-curve-preferences`; none: X25519MLKEM768, X25519, secp256r1 and secp384r1. Their order has no meaning, as
-    /// in Go.
+    /// `--tls-curve-preferences`: X25519MLKEM768, X25519, secp256r1 and secp384r1; none: all of these. The client's order
+    /// decides.
     pub curve_preferences: Vec<u16>,
     /// Certificates for clients that ask for a certain name, as metrics-server's `--tls-sni-cert-key`. The first that fits
     /// is served.

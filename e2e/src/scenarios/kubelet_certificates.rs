@@ -18,6 +18,8 @@ use crate::test::install_yaml::NAMESPACE;
 
 /// A ConfigMap with kubelets' authorities.
 const AUTHORITIES: &str = "kubelet-authorities";
+/// The finding about one that holds none.
+const UNFIT: &str = "KubeletAuthoritiesUnfit";
 const SEEN_WITHIN: Duration = Duration::from_secs(90);
 
 /// Mode `Auto`: who was verified or pinned and then shows something else is refused, and so is who chains wrongly.
@@ -232,7 +234,13 @@ async fn authorities_of_a_config_map(context: &Context) -> Result<()> {
     eventually("what is no bundle is named", SEEN_WITHIN, async || {
         let stack = context.stack().await?;
         stack.expect("Available", "True", "")?;
-        stack.expect_finding("found no PEM certificate in kubelets.pem of ConfigMap")?;
+        stack.expect("Ready", "True", "")?;
+        let finding = stack.expect_finding(UNFIT)?;
+        let message = finding["message"].as_str().unwrap_or_default();
+        ensure!(
+            message.contains("found no PEM certificate in kubelets.pem of ConfigMap"),
+            "{message}"
+        );
         Ok(())
     })
     .await?;
@@ -242,6 +250,7 @@ async fn authorities_of_a_config_map(context: &Context) -> Result<()> {
     eventually("and no longer once it is one", SEEN_WITHIN, async || {
         let stack = context.stack().await?;
         stack.expect("Ready", "True", "")?;
+        ensure!(stack.expect_finding(UNFIT).is_err(), "it is named still");
         Ok(())
     })
     .await?;

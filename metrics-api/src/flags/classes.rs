@@ -104,7 +104,12 @@ pub const KNOWN: &[Known] = &[
         "advertise-address",
         Class::Ignored("no document of this program holds its address"),
     ),
-    value("cors-allowed-origins", SAME),
+    value(
+        "cors-allowed-origins",
+        Class::Honoured(
+            "An expression that holds to the host's end by nothing but the colon of https: is an error: it lets in others too.",
+        ),
+    ),
     value("emulated-version", NO_GATES),
     value("min-compatibility-version", NO_GATES),
     switch("emulation-forward-compatible", NO_EFFECT_THERE),

@@ -218,7 +218,7 @@ pub struct CaBundleSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 262_144))]
     pub inline: Option<String>,
-    /// A `ConfigMap` in the operator's namespace that has them. What changes there is taken up within two minutes, without
+    /// A `ConfigMap` in the operator's namespace that has them. What changes there is taken up within three minutes, without
     /// a restart; what is no bundle of certificates is named in the status, and the last good one stays in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapKeySpec>,

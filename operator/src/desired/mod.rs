@@ -138,7 +138,6 @@ pub fn objects(plan: &Plan) -> Objects {
         Object::new(&rbac::kubelet_binding(namespace)),
         Object::new(&rbac::auth_delegator_binding(namespace)),
         Object::new(&rbac::auth_reader_binding(namespace)),
-        Object::new(&rbac::own_role_binding(namespace)),
         Object::new(&service::metrics_api(namespace)),
     ];
     let (mut absent, mut kept) = (Vec::new(), Vec::new());
@@ -152,12 +151,15 @@ pub fn objects(plan: &Plan) -> Objects {
         None if plan.certificates.rotates() => kept.push(Object::new(&secret::no_authority(namespace))),
         None => absent.push(Object::new(&secret::no_authority(namespace))),
     }
-    let mut workload = vec![Object::new(&rbac::own_role(namespace, plan.kubelet.tls_mode))];
+    let mut workload = vec![
+        Object::new(&rbac::own_role(namespace, plan.kubelet.tls_mode)),
+        Object::new(&rbac::own_role_binding(namespace)),
+    ];
     let kubelet_ca = |bundle| Object::new(&config_map::kubelet_ca(namespace, bundle));
     match &plan.kubelet.authorities {
         KubeletAuthorities::Given(bundle) => workload.push(kubelet_ca(Some(bundle.as_str()))),
         KubeletAuthorities::Cluster if !plan.keeps_workload => absent.push(kubelet_ca(None)),
-        KubeletAuthorities::Cluster | KubeletAuthorities::Kept => kept.push(kubelet_ca(None)),
+        KubeletAuthorities::Cluster | KubeletAuthorities::Kept { .. } => kept.push(kubelet_ca(None)),
     }
     let budget = Object::new(&pod_disruption_budget::metrics_api(namespace));
     if plan.metrics_api.replicas > 1 || plan.keeps_workload {

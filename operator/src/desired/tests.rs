@@ -70,6 +70,31 @@ pub(super) fn everything() -> Value {
     })
 }
 
+#[test]
+fn a_role_comes_before_what_binds_it() {
+    let objects = objects(&planned(&json!({}), &two_nodes()));
+    let kinds_and_names: Vec<_> = objects
+        .base
+        .iter()
+        .map(|object| (object.resource.kind.clone(), object.name().to_owned()))
+        .collect();
+    let mut ours = 0;
+    for (at, object) in objects.base.iter().enumerate() {
+        let role = &object.object.data["roleRef"];
+        let role = ["kind", "name"].map(|field| role[field].as_str().unwrap_or_default().to_owned());
+        let role = kinds_and_names
+            .iter()
+            .position(|(kind, name)| [kind, name] == [&role[0], &role[1]]);
+        ours += usize::from(role.is_some());
+        assert!(
+            role.is_none_or(|role| role < at),
+            "{} comes too early",
+            object.describe()
+        );
+    }
+    assert!(ours >= 3, "{ours} bindings of roles of ours");
+}
+
 /// All objects, without the bytes that are new each time.
 fn printable(objects: &Objects) -> Value {
     let Objects {

@@ -1,7 +1,7 @@
 //! What kube-apiserver publishes about its front proxy, in the ConfigMap `extension-apiserver-authentication`.
 
 use contract::names;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -47,35 +47,6 @@ pub(super) fn finding(authentication: Option<&ConfigMap>) -> Option<Finding> {
     ))
 }
 
-/// A front-proxy certificate that was shown to metrics-api.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShownCertificate {
-    /// Its common name.
-    pub common_name: String,
-    not_before: Timestamp,
-    /// When it ends.
-    pub not_after: Timestamp,
-}
-
-/// The one that ends first of those that any replica was shown lately: each kube-apiserver has its own.
-#[must_use]
-pub fn shown_certificate(observed: &Observed) -> Option<ShownCertificate> {
-    let reports = observed
-        .replicas
-        .iter()
-        .filter_map(|replica| replica.report.as_ref().ok());
-    let shown = reports
-        .flat_map(|report| &report.front_proxy_certificates)
-        .filter_map(|shown| {
-            Some(ShownCertificate {
-                common_name: shown.common_name.clone(),
-                not_before: shown.not_before.parse().ok()?,
-                not_after: shown.not_after.parse().ok()?,
-            })
-        });
-    shown.min_by_key(|shown| shown.not_after)
-}
-
 /// How long before its end a front-proxy certificate that is valid for so long should have been renewed: a month, but not
 /// what is the ordinary course of one that is renewed by half.
 fn early(validity: SignedDuration) -> SignedDuration {
@@ -84,7 +55,7 @@ fn early(validity: SignedDuration) -> SignedDuration {
 
 /// Whether what kube-apiserver shows ends soon. What has ended is refused, and another finding.
 pub(super) fn expiry(observed: &Observed) -> Option<Finding> {
-    let shown = shown_certificate(observed)?;
+    let shown = observed.front_proxy_certificate.as_ref()?;
     let left = shown.not_after.duration_since(observed.at);
     if left > early(shown.not_after.duration_since(shown.not_before)) {
         return None;
@@ -146,61 +117,35 @@ pub fn allowed_names(authentication: Option<&ConfigMap>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use contract::report::{FrontProxyCertificate, NodeReport};
-
     use super::*;
     use crate::fixtures::now;
-    use crate::observe::Replica;
+    use crate::observe::FrontProxyCertificate;
 
-    fn shown(common_name: &str, begun_days_ago: i64, ends_in_days: i64) -> FrontProxyCertificate {
-        let at = |days: i64| (now() + SignedDuration::from_hours(24 * days)).to_string();
-        FrontProxyCertificate {
-            common_name: common_name.to_owned(),
-            not_before: at(-begun_days_ago),
-            not_after: at(ends_in_days),
-        }
-    }
-
-    fn observed(replicas: &[&[FrontProxyCertificate]]) -> Observed {
-        let replica = |shown: &[FrontProxyCertificate]| Replica {
-            pod: "metrics-api-1".to_owned(),
-            report: Ok(NodeReport {
-                front_proxy_certificates: shown.to_vec(),
-                ..NodeReport::default()
-            }),
-        };
+    fn shown(begun_days_ago: i64, ends_in_days: i64) -> Observed {
+        let at = |days: i64| now() + SignedDuration::from_hours(24 * days);
         Observed {
             at: now(),
-            replicas: replicas.iter().copied().map(replica).collect(),
+            front_proxy_certificate: Some(FrontProxyCertificate {
+                common_name: "front-proxy-client".to_owned(),
+                not_before: at(-begun_days_ago),
+                not_after: at(ends_in_days),
+            }),
             ..Observed::default()
         }
     }
 
     #[test]
     fn a_month_before_its_end_it_is_told_or_with_a_third_left() {
-        let is_told = |begun, ends| expiry(&observed(&[&[shown("a", begun, ends)]])).is_some();
+        let is_told = |begun, ends| expiry(&shown(begun, ends)).is_some();
         // kubeadm's and k3s's are valid for a year, OpenShift's for a month and made anew by half.
         assert_eq!([is_told(334, 31), is_told(335, 30)], [false, true]);
         assert_eq!([is_told(15, 15), is_told(20, 10)], [false, true]);
         assert!(expiry(&Observed::default()).is_none());
-    }
-
-    #[test]
-    fn the_first_to_end_counts_whichever_replica_was_shown_it() {
-        let unread = FrontProxyCertificate {
-            not_after: "never".to_owned(),
-            ..shown("c", 0, 0)
-        };
-        let observed = observed(&[
-            &[shown("a", 1, 365), unread],
-            &[shown("b", 360, 5), shown("a", 1, 365)],
-        ]);
-        assert_eq!(shown_certificate(&observed).unwrap().common_name, "b");
-        let finding = expiry(&observed).unwrap();
+        let finding = expiry(&shown(360, 5)).unwrap();
         let ends = now() + SignedDuration::from_hours(5 * 24);
         assert_eq!(
             finding.evidence,
-            format!("The certificate of the front proxy \"b\" is valid until {ends}")
+            format!("The certificate of the front proxy \"front-proxy-client\" is valid until {ends}")
         );
         assert_eq!(finding.severity, Severity::Warning);
     }

@@ -11,7 +11,7 @@ use contract::names;
 use contract::report::ErrorClass;
 use kube::ResourceExt as _;
 
-pub use front_proxy::{allowed_names, publishes_front_proxy, shown_certificate};
+pub use front_proxy::{allowed_names, publishes_front_proxy};
 use kubelets::survey;
 pub use kubelets::{FailingGroup, Kubelets};
 pub use reads::available;
@@ -19,7 +19,7 @@ pub use table::{Entry, Reason};
 
 use crate::api::TlsMode;
 use crate::observe::{self, Observed, Part};
-use crate::plan::{self, Plan, Refusal, Registration};
+use crate::plan::{self, KubeletAuthorities, Plan, Refusal, Registration};
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +105,7 @@ fn findings(observed: &Observed, outcome: Result<&Plan, &Refusal>, kubelets: &Ku
                     evidence,
                 ));
             }
+            findings.extend(of_authorities(plan, observed));
             of_registration(&plan.registration, &mut findings);
         }
         Err(refusal) => findings.push(of_refusal(refusal)),
@@ -172,6 +173,18 @@ fn rank(reason: Reason) -> Reason {
         Reason::Kubelet(_) => Reason::Kubelet(ErrorClass::NoAddress),
         other => other,
     }
+}
+
+fn of_authorities(plan: &Plan, observed: &Observed) -> Option<Finding> {
+    let KubeletAuthorities::Kept { fault: Some(fault) } = &plan.kubelet.authorities else {
+        return None;
+    };
+    let severity = if observed.deployment.is_some() {
+        Severity::Warning
+    } else {
+        Severity::Failure
+    };
+    Some(Finding::new(Reason::KubeletAuthoritiesUnfit, severity, fault))
 }
 
 fn of_refusal(refusal: &Refusal) -> Finding {

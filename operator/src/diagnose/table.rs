@@ -13,6 +13,8 @@ pub enum Reason {
     InvalidSpec,
     /// Somebody else's serving certificate is not good.
     GivenCertificateUnfit,
+    /// The `ConfigMap` with kubelets' authorities holds none.
+    KubeletAuthoritiesUnfit,
     /// No certificate could be made.
     CertificatesUnavailable,
     /// An object with a name of ours belongs to somebody else.
@@ -86,6 +88,7 @@ impl Reason {
             Self::NotObserved,
             Self::InvalidSpec,
             Self::GivenCertificateUnfit,
+            Self::KubeletAuthoritiesUnfit,
             Self::CertificatesUnavailable,
             Self::ObjectConflict,
             Self::ObjectContested,
@@ -152,6 +155,7 @@ impl Reason {
                 "Correct what is named: tls.crt for metrics-api.<namespace>.svc, valid now, with the key in \
                  tls.key and the authority that it leads to in ca.crt. If it says forbidden, add the Secret's name to the chart's certificateSecretNames.",
             ),
+            Self::KubeletAuthoritiesUnfit => KUBELET_AUTHORITIES_UNFIT,
             Self::CertificatesUnavailable => (
                 "A certificate could not be made.",
                 "This is a fault of the operator: see its log and report it.",
@@ -246,6 +250,13 @@ impl Reason {
         Entry { cause, remedy }
     }
 }
+
+const KUBELET_AUTHORITIES_UNFIT: (&str, &str) = (
+    "The ConfigMap in spec.kubelet.tls.caBundle does not hold authorities of kubelets' certificates. Those that it held last \
+     stay in use; where there were none, metrics-api stays as it is.",
+    "Put what is named right: one or more PEM certificates and nothing secret, under the key that the spec names or \
+     ca.crt.",
+);
 
 const FORMER_SERVER_RUNS: (&str, &str) = (
     "Nobody asks it any more, but it goes on scraping every kubelet. While it runs, it gets its APIService \

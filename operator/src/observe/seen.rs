@@ -46,6 +46,8 @@ pub struct Observed {
     pub api_services: Vec<APIService>,
     /// What kube-apiserver publishes for extension API servers.
     pub authentication: Option<ConfigMap>,
+    /// The front-proxy certificate that ends first of those that any replica was shown lately.
+    pub front_proxy_certificate: Option<FrontProxyCertificate>,
     /// What each ready replica says about the nodes.
     pub replicas: Vec<Replica>,
     /// The certificate that each running replica serves.
@@ -101,6 +103,34 @@ impl Observed {
     #[must_use]
     pub fn sees(&self, part: Part) -> bool {
         !self.unseen.contains_key(&part)
+    }
+}
+
+/// A front-proxy certificate that was shown to metrics-api.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontProxyCertificate {
+    /// Its common name.
+    pub common_name: String,
+    /// When it begins.
+    pub not_before: Timestamp,
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
+impl FrontProxyCertificate {
+    /// The one that ends first of those that any replica was shown: each kube-apiserver has its own.
+    pub(super) fn first_to_end(replicas: &[Replica]) -> Option<Self> {
+        let reports = replicas.iter().filter_map(|replica| replica.report.as_ref().ok());
+        let shown = reports
+            .flat_map(|report| &report.front_proxy_certificates)
+            .filter_map(|shown| {
+                Some(Self {
+                    common_name: shown.common_name.clone(),
+                    not_before: shown.not_before.parse().ok()?,
+                    not_after: shown.not_after.parse().ok()?,
+                })
+            });
+        shown.min_by_key(|shown| shown.not_after)
     }
 }
 
@@ -225,4 +255,38 @@ pub enum Read {
 pub struct Conflict {
     /// Kind, namespace and name: `Service metricsstack-system/metrics-api`.
     pub object: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::report;
+
+    use super::*;
+
+    #[test]
+    fn the_first_to_end_counts_whichever_replica_was_shown_it() {
+        let shown = |common_name: &str, not_after: &str| report::FrontProxyCertificate {
+            common_name: common_name.to_owned(),
+            not_before: "2026-01-01T00:00:00Z".to_owned(),
+            not_after: not_after.to_owned(),
+        };
+        let replica = |shown: Vec<report::FrontProxyCertificate>| Replica {
+            pod: "metrics-api-1".to_owned(),
+            report: Ok(NodeReport {
+                front_proxy_certificates: shown,
+                ..NodeReport::default()
+            }),
+        };
+        let a = shown("a", "2027-01-01T00:00:00Z");
+        let replicas = [
+            replica(vec![a.clone(), shown("c", "never")]),
+            replica(vec![shown("b", "2026-12-01T00:00:00Z"), a]),
+        ];
+        let first = FrontProxyCertificate::first_to_end(&replicas).unwrap();
+        assert_eq!(
+            (first.common_name.as_str(), first.not_after.to_string()),
+            ("b", "2026-12-01T00:00:00Z".to_owned())
+        );
+        assert_eq!(FrontProxyCertificate::first_to_end(&[]), None);
+    }
 }

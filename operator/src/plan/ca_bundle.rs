@@ -25,15 +25,8 @@ pub(super) fn authorities(
             ..
         }) => match of_config_map(&reference, observed) {
             Ok(Some(bundle)) => KubeletAuthorities::Given(bundle),
-            Ok(None) => KubeletAuthorities::Kept,
-            Err(found) => {
-                problems.push(Problem {
-                    field: "spec.kubelet.tls.caBundle.configMap",
-                    found,
-                    expected: CERTIFICATES,
-                });
-                KubeletAuthorities::Kept
-            }
+            Ok(None) => KubeletAuthorities::Kept { fault: None },
+            Err(fault) => KubeletAuthorities::Kept { fault: Some(fault) },
         },
         Some(CaBundleSpec { inline, .. }) => {
             let bundle = inline.unwrap_or_default();
@@ -119,7 +112,7 @@ mod tests {
         }
     }
 
-    fn of(name: &str, key: Option<&str>, observed: &Observed) -> (KubeletAuthorities, Vec<String>) {
+    fn of(name: &str, key: Option<&str>, observed: &Observed) -> KubeletAuthorities {
         let spec = CaBundleSpec {
             inline: None,
             config_map: Some(ConfigMapKeySpec {
@@ -129,21 +122,23 @@ mod tests {
         };
         let mut problems = Vec::new();
         let authorities = authorities(Some(spec), observed, &mut problems);
-        let problems = problems.iter().map(|problem| problem.found.clone()).collect();
-        (authorities, problems)
+        assert_eq!(problems, []);
+        authorities
     }
 
     #[test]
     fn a_config_map_is_read_by_its_key() {
         let bundle = certificate();
-        let given = (KubeletAuthorities::Given(bundle.clone()), Vec::new());
+        let given = KubeletAuthorities::Given(bundle.clone());
         assert_eq!(of("cas", None, &seen(Some(("ca.crt", &bundle)))), given);
         assert_eq!(of("cas", Some("my.pem"), &seen(Some(("my.pem", &bundle)))), given);
     }
 
     #[test]
     fn while_a_config_map_gives_nothing_good_what_was_there_stays_and_why_is_told() {
-        let kept = |found: &str| (KubeletAuthorities::Kept, vec![found.to_owned()]);
+        let kept = |fault: &str| KubeletAuthorities::Kept {
+            fault: Some(fault.to_owned()),
+        };
         assert_eq!(of("cas", None, &seen(None)), kept("there is no ConfigMap ns/cas"));
         assert_eq!(
             of("cas", None, &seen(Some(("other", "x")))),
@@ -156,7 +151,7 @@ mod tests {
         // One that could not be read.
         assert_eq!(
             of("others", None, &seen(None)),
-            (KubeletAuthorities::Kept, Vec::new())
+            KubeletAuthorities::Kept { fault: None }
         );
     }
 

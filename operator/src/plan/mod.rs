@@ -97,6 +97,10 @@ pub fn plan(
         monitoring,
     } = asked;
 
+    if matches!(kubelet.authorities, KubeletAuthorities::Kept { .. }) && !mounts_authorities(observed) {
+        // There are none to keep: Pods would wait for what is not there.
+        keeps_workload = true;
+    }
     let server = server(&environment.namespace);
     let (usage, stored) = (&observed.usage, stored(observed));
     let (certificates, renewed, given_fault) = if let Some(name) = given_secret {
@@ -225,6 +229,18 @@ fn runs(observed: &Observed) -> bool {
 fn knows_workload(observed: &Observed) -> bool {
     let nodes = observed.sees(Part::Nodes) || !observed.nodes.is_empty() || observed.deployment.is_none();
     nodes && observed.sees(Part::Deployment)
+}
+
+/// Whether metrics-api was given kubelets' authorities before.
+fn mounts_authorities(observed: &Observed) -> bool {
+    let pod = observed
+        .deployment
+        .as_ref()
+        .and_then(|deployment| deployment.spec.template.spec.as_ref());
+    let volumes = pod.iter().flat_map(|pod| pod.volumes.iter().flatten());
+    volumes
+        .filter_map(|volume| volume.config_map.as_ref())
+        .any(|config_map| config_map.name == names::KUBELET_CA_CONFIG_MAP)
 }
 
 fn server(namespace: &str) -> Server {

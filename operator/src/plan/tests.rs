@@ -255,6 +255,7 @@ fn under_a_refused_spec_certificates_are_renewed_even_where_no_good_one_is_known
             "PrometheusRule monitoring/metrics-api",
             "ConfigMap monitoring/metrics-api-dashboard",
             "Role monitoring/metrics-api",
+            "RoleBinding monitoring/metrics-api",
             "PodDisruptionBudget monitoring/metrics-api",
             "Deployment monitoring/metrics-api"
         ]

@@ -174,8 +174,11 @@ pub enum KubeletAuthorities {
     Cluster,
     /// These, PEM.
     Given(String),
-    /// Those that were given before: where they come from now cannot be read, or holds none.
-    Kept,
+    /// Those that were given before, if there are any: where they come from cannot be read, or holds none.
+    Kept {
+        /// What is wrong there, if it could be read.
+        fault: Option<String>,
+    },
 }
 
 /// Whether the `APIServices` are due.

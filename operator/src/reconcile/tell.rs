@@ -22,9 +22,10 @@ impl Reconciler {
     ) -> Result<(), ReconcileError> {
         let is_new = stack.status.as_ref() != Some(status);
         if is_new {
-            self.write(status).await?;
+            // What nobody is told is not to be measured either: without the right to write it, the right to see may be
+            // missing too.
+            self.write(status).await.inspect_err(|_| self.metrics.forget())?;
         }
-        // Not what nobody was told: without the right to write it, the right to see may be missing too.
         self.metrics.show(status);
         if is_new {
             self.publisher.publish(stack, status, findings).await;

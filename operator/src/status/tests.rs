@@ -1,10 +1,10 @@
-use contract::report::{ErrorClass, FrontProxyCertificate, NodeError, NodeState, TlsState};
+use contract::report::{ErrorClass, NodeError, NodeState, TlsState};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 
 use super::*;
 use crate::fixtures::{self, planned, replica, two_nodes};
-use crate::observe::{Part, Read};
+use crate::observe::{FrontProxyCertificate, Part, Read};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_790_000_000 + second).unwrap()
@@ -315,14 +315,13 @@ fn nothing_changes_when_nothing_did() {
 }
 
 #[test]
-fn the_front_proxys_certificate_stays_known_while_no_replica_was_shown_it() {
+fn the_front_proxys_certificate_stays_known_to_an_operator_that_starts() {
     let mut observed = working();
-    let report = observed.replicas[0].report.as_mut().unwrap();
-    report.front_proxy_certificates = vec![FrontProxyCertificate {
+    observed.front_proxy_certificate = Some(FrontProxyCertificate {
         common_name: "front-proxy-client".to_owned(),
-        not_before: "2026-01-01T00:00:00Z".to_owned(),
-        not_after: "2027-01-01T00:00:00Z".to_owned(),
-    }];
+        not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
+        not_after: "2027-01-01T00:00:00Z".parse().unwrap(),
+    });
     let shown = of(&json!({}), &observed).aggregation.unwrap();
     let client = shown.proxy_client.clone().unwrap();
     assert_eq!(

@@ -37,7 +37,7 @@ pub(crate) fn identify(
 }
 
 /// Whether the client names a user as a front proxy does.
-fn names_somebody(proxy: Option<&FrontProxy>, headers: &HeaderMap) -> bool {
+pub(crate) fn names_somebody(proxy: Option<&FrontProxy>, headers: &HeaderMap) -> bool {
     match proxy {
         Some(proxy) => proxy
             .username_headers

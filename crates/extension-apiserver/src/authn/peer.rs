@@ -218,11 +218,18 @@ impl Peer {
         self.front_proxy.load(Ordering::Relaxed)
     }
 
-    /// The front proxy's certificate, once for each judgement.
-    pub(crate) fn news_of_front_proxy(&self) -> Option<FrontProxyCertificate> {
-        if !self.news.swap(false, Ordering::Relaxed) {
+    /// The front proxy's certificate, once for each judgement, and only if it speaks for somebody: where one authority
+    /// signs both, an ordinary client's would do too.
+    pub(crate) fn news_of_front_proxy(
+        &self,
+        published: &Published,
+        headers: &http::HeaderMap,
+    ) -> Option<FrontProxyCertificate> {
+        let proxy = published.config.front_proxy.as_ref();
+        if !self.news.load(Ordering::Relaxed) || !headers::names_somebody(proxy, headers) {
             return None;
         }
+        self.news.store(false, Ordering::Relaxed);
         let judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
         judged.as_ref()?.judgement.front_proxy.clone().ok()
     }

@@ -220,7 +220,8 @@ impl Handler {
             Presented::User(user) => {
                 self.metrics.authenticated(Authenticated::Certificate);
                 peer.recognize();
-                if let Some(certificate) = peer.news_of_front_proxy() {
+                if let Some(certificate) = peer.news_of_front_proxy(&self.config.published(), &parts.headers)
+                {
                     self.front_proxies.believe(&certificate, SystemTime::now());
                 }
                 return Ok(user);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
-use rustls::{NamedGroup, ProtocolVersion, ServerConfig, SupportedCipherSuite};
+use rustls::{ProtocolVersion, ServerConfig, SupportedCipherSuite};
 
 use self::client_certificates::AnyChain;
 use self::names::ByName;
@@ -84,26 +84,19 @@ fn with_suites(names: &[String]) -> Result<CryptoProvider, TlsError> {
     Ok(provider)
 }
 
-/// Leaves only those groups for the exchange of keys. The hybrid one comes first, as in Go: what is recorded today stays
-/// secret from tomorrow's quantum computers.
+/// Leaves only those groups for the exchange of keys. Which of them is taken, the client's order decides.
 fn choose_curves(provider: &mut CryptoProvider, numbers: &[u16]) -> Result<(), TlsError> {
     let number = |group: &&dyn SupportedKxGroup| u16::from(group.name());
-    let all = aws_lc_rs::ALL_KX_GROUPS;
+    let groups = &mut provider.kx_groups;
     if let Some(&found) = numbers
         .iter()
-        .find(|&&wanted| !all.iter().any(|group| number(group) == wanted))
+        .find(|&&wanted| !groups.iter().any(|group| number(group) == wanted))
     {
         let called = |group: &&dyn SupportedKxGroup| format!("{} ({:?})", number(group), group.name());
-        let known = all.iter().map(called).collect::<Vec<_>>().join(", ");
+        let known = groups.iter().map(called).collect::<Vec<_>>().join(", ");
         return Err(TlsError::Curve { found, known });
     }
-    if !numbers.is_empty() {
-        let all = all.iter().copied();
-        provider.kx_groups = all.filter(|group| numbers.contains(&number(group))).collect();
-    }
-    provider
-        .kx_groups
-        .sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+    groups.retain(|group| numbers.is_empty() || numbers.contains(&number(group)));
     Ok(())
 }
 
@@ -151,7 +144,7 @@ mod tests {
             let names = provider.kx_groups.iter().map(|group| u16::from(group.name()));
             Ok::<_, TlsError>(names.collect::<Vec<_>>())
         };
-        assert_eq!(curves(&[]).unwrap(), [4588, 29, 23, 24]);
+        assert_eq!(curves(&[]).unwrap(), [29, 23, 24, 4588]);
         assert_eq!(curves(&[24, 29]).unwrap(), [29, 24]);
         // P-521, which is not there.
         let error = curves(&[29, 25]).unwrap_err().to_string();

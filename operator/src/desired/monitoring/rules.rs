@@ -49,22 +49,19 @@ pub(super) fn spec(plan: &Plan) -> Value {
     json!({"groups": [{"name": "metricsstack", "rules": rules}]})
 }
 
-/// What an operator said last counts for a while: one that is gone says nothing. While the group is somebody else's, that
-/// one may well answer.
+/// What an operator said last counts for a while: one that is gone says nothing. Then it counts that no replica is scraped,
+/// where any should be. While the group is somebody else's, that one may well answer.
 fn unavailable(plan: &Plan) -> String {
     let last = |series: &str| format!("max(last_over_time(metricsstack_operator_{series}[5m]))");
-    let told = format!(
-        "{} == 0 unless on() {} == 1",
-        last(r#"condition{type="Available",status="True"}"#),
-        last(r#"finding{reason="ForeignApiService"}"#)
-    );
-    // Where it is scraped itself, it need not be told by an operator.
-    if plan.monitoring.scrapes(MonitoringKind::ServiceMonitor) {
+    let available = last(r#"condition{type="Available",status="True"}"#);
+    let foreign = last(r#"finding{reason="ForeignApiService"}"#);
+    let fails = if plan.monitoring.scrapes(MonitoringKind::ServiceMonitor) {
         let up = format!(r#"up{{namespace="{}",service="{METRICS_API}"}}"#, plan.namespace);
-        format!("{told} or absent({up} == 1)")
+        format!("({available} == 0 or (absent({up} == 1) unless on() {available} == 1))")
     } else {
-        told
-    }
+        format!("{available} == 0")
+    };
+    format!("{fails} unless on() {foreign} == 1")
 }
 
 pub(super) fn alerts(plan: &Plan) -> Vec<Alert> {

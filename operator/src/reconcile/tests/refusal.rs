@@ -1,5 +1,8 @@
 //! A spec that cannot be, and what kube-apiserver refuses.
 
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
 use super::*;
 
 #[tokio::test]
@@ -70,10 +73,52 @@ async fn authorities_come_from_a_config_map_as_long_as_it_holds_any() {
         assert_eq!((given(), mounted()), (json!(second), volumes.clone()));
         let status = fake.get(STACK).unwrap()["status"]["findings"].to_string();
         assert!(
-            status.contains("InvalidSpec") && status.contains(found),
+            status.contains("KubeletAuthoritiesUnfit") && status.contains(found),
             "{found:?} is not in {status}"
         );
         fake.remove(THEIRS);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_could_be_told_is_not_measured() {
+    let (fake, mut reconciler) = working().await;
+    let measured = |reconciler: &Reconciler| {
+        let mut registry = Registry::default();
+        reconciler.metrics.register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text.contains("metricsstack_operator_condition{")
+    };
+    assert!(measured(&reconciler));
+    for call in [format!("PATCH {STACK}/status"), format!("GET {STACK}")] {
+        let mut stack = fake.get(STACK).unwrap();
+        stack["status"] = json!({});
+        fake.put(STACK, stack);
+        fake.once(&call, 403, crate::fake::status(403, "Forbidden", "no right"));
+        assert!(reconciler.reconcile().await.is_err(), "{call}");
+        assert!(!measured(&reconciler), "{call}");
+        reconciler.reconcile().await.unwrap();
+        assert!(measured(&reconciler));
+    }
+}
+
+#[tokio::test]
+async fn without_authorities_to_keep_metrics_api_stays_as_it_is() {
+    let (fake, mut reconciler) = working().await;
+    let before = fake.get(DEPLOYMENT).unwrap()["spec"].clone();
+    let mut stack = fake.get(STACK).unwrap();
+    stack["spec"] = json!({"metricsApi": {"replicas": 1},
+        "kubelet": {"tls": {"caBundle": {"configMap": {"name": "cas"}}}}});
+    fake.put(STACK, stack);
+    // One that cannot be read, and one that is not there.
+    let list = "GET /api/v1/namespaces/ns/configmaps";
+    fake.once(list, 500, crate::fake::status(500, "InternalError", "no"));
+    for finding in ["NotObserved", "KubeletAuthoritiesUnfit"] {
+        reconciler.reconcile().await.unwrap();
+        assert_eq!(fake.get(DEPLOYMENT).unwrap()["spec"], before);
+        let findings = fake.get(STACK).unwrap()["status"]["findings"].to_string();
+        assert!(findings.contains(finding), "{finding} is not in {findings}");
     }
 }
 
