@@ -97,7 +97,7 @@ async fn get(context: &Context, kind: &str, name: &str) -> Result<Value> {
     Ok(serde_json::from_str(&context.kubectl(&args).await?)?)
 }
 
-/// Scrapes metrics-api as a Prometheus does that follows the `ServiceMonitor`.
+/// Scrapes metrics-api's Pods as a Prometheus does that follows the `ServiceMonitor`.
 async fn scraped(context: &Context, monitor: &Value) -> Result<String> {
     let endpoint = &monitor["spec"]["endpoints"][0];
     let labels = &monitor["spec"]["selector"]["matchLabels"];
@@ -124,25 +124,28 @@ async fn scraped(context: &Context, monitor: &Value) -> Result<String> {
         ])
         .await?;
     let name = tls["serverName"].as_str().context("no name")?;
-    let pods = context.metrics_api_pods().await?;
-    let (_, address) = pods.first().context("no pod")?;
-    let server = Server::new(
-        (*address, METRICS_API_PORT).into(),
-        name.to_owned(),
-        authority.as_bytes(),
-    )?;
     let path = endpoint["path"].as_str().context("no path")?;
     let token = scraper(context, path).await?;
-    let page = eventually("a page for who may read it", WITHIN, async || {
-        let answer = server.get(None, path, &[("authorization", &token)]).await?;
-        answer.expect(http::StatusCode::OK)?;
-        Ok(answer.body)
-    })
+    // All of them: what was not asked of a replica yet it does not measure.
+    let pages = async {
+        let mut pages = String::new();
+        for (_, address) in context.metrics_api_pods().await? {
+            let socket = (address, METRICS_API_PORT).into();
+            let server = Server::new(socket, name.to_owned(), authority.as_bytes())?;
+            let page = eventually("a page for who may read it", WITHIN, async || {
+                let answer = server.get(None, path, &[("authorization", &token)]).await?;
+                answer.expect(http::StatusCode::OK)?;
+                Ok(answer.body)
+            });
+            pages.push_str(&page.await?);
+        }
+        Ok(pages)
+    }
     .await;
     context
         .kubectl(&["delete", "serviceaccount,clusterrole,clusterrolebinding", ACCOUNT])
         .await?;
-    page
+    pages
 }
 
 /// A token of somebody who may read the page, as Prometheus may.
