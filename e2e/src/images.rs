@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::image::{Image, ImageFile, ImageSpec};
 use crate::progress::Progress;
 use crate::tools::{METRICS_SERVER, Tools};
-use crate::{command, image, paths};
+use crate::{command, image, paths, previous};
 
 /// The image's user: nobody that exists, as the restricted pod security standard wants it.
 const USER: &str = "65532:65532";
@@ -24,6 +24,9 @@ pub fn metricsstack_reference() -> String {
     format!("metricsstack/metricsstack:{}", env!("CARGO_PKG_VERSION"))
 }
 
+/// The image of the version before this one.
+pub const PREVIOUS_REFERENCE: &str = "metricsstack/metricsstack:previous";
+
 /// Where archives are written unless the command line says otherwise.
 #[must_use]
 pub fn default_output() -> PathBuf {
@@ -32,13 +35,42 @@ pub fn default_output() -> PathBuf {
 
 /// Builds both programs and packs them. What has not changed is neither built nor written again.
 pub async fn metricsstack(output: &Path, progress: &Progress) -> Result<Image> {
+    let built = progress.step(
+        "building metrics-api and the operator",
+        command::output(release_build()),
+    );
+    pack_this(executables(&built.await?), output).await
+}
+
+/// Builds both programs of [`previous::COMMIT`] and packs them. Where the history does not have it, this version gets
+/// that image's name.
+///
+/// They are left where this version's programs belong in the target directory until those are built after them.
+pub async fn previous(output: &Path, progress: &Progress) -> Result<Image> {
+    let mut cargo = release_build();
+    let step = if let Some(source) = previous::source().await? {
+        let target = paths::workspace().join("target");
+        cargo.current_dir(source).arg("--target-dir").arg(target);
+        "building the version before this one"
+    } else {
+        progress.say(format_args!(
+            "the repository's history does not have the version before this one, {}: upgrades are between two names of \
+             this one",
+            previous::COMMIT
+        ));
+        "building metrics-api and the operator"
+    };
+    let messages = progress.step(step, command::output(cargo)).await?;
+    let archive = output.join("previous.tar");
+    pack(executables(&messages), PREVIOUS_REFERENCE.to_owned(), archive).await
+}
+
+/// A build of both programs as images carry them.
+fn release_build() -> Command {
     let mut cargo = cargo_build();
     cargo.arg("--release");
     cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
-    let messages = progress
-        .step("building metrics-api and the operator", command::output(cargo))
-        .await?;
-    pack(executables(&messages), output).await
+    cargo
 }
 
 /// A build of programs that reports where they are.
@@ -52,7 +84,7 @@ fn cargo_build() -> Command {
 
 /// Packs programs that were built before: those of the two names in one folder.
 pub async fn metricsstack_of(binaries: &Path, output: &Path) -> Result<Image> {
-    pack(PACKAGES.map(|program| binaries.join(program)).to_vec(), output).await
+    pack_this(PACKAGES.map(|program| binaries.join(program)).to_vec(), output).await
 }
 
 /// The image of the library's example.
@@ -112,7 +144,17 @@ pub async fn metrics_server(tools: &Tools, output: &Path) -> Result<Image> {
     image::write(spec, output.join("metrics-server.tar")).await
 }
 
-async fn pack(programs: Vec<PathBuf>, output: &Path) -> Result<Image> {
+/// Packs this version's programs.
+async fn pack_this(programs: Vec<PathBuf>, output: &Path) -> Result<Image> {
+    pack(
+        programs,
+        metricsstack_reference(),
+        output.join("metricsstack.tar"),
+    )
+    .await
+}
+
+async fn pack(programs: Vec<PathBuf>, reference: String, archive: PathBuf) -> Result<Image> {
     for package in PACKAGES {
         if !programs
             .iter()
@@ -132,12 +174,12 @@ async fn pack(programs: Vec<PathBuf>, output: &Path) -> Result<Image> {
         files.push(ImageFile::program(program, &name));
     }
     let spec = ImageSpec {
-        references: vec![metricsstack_reference()],
+        references: vec![reference],
         files,
         entrypoint: vec![ENTRYPOINT.to_owned()],
         user: Some(USER.to_owned()),
     };
-    image::write(spec, output.join("metricsstack.tar")).await
+    image::write(spec, archive).await
 }
 
 /// The programs that `cargo build --message-format=json` reports.

@@ -12,6 +12,7 @@ pub mod host;
 pub mod image;
 pub mod images;
 pub mod paths;
+pub mod previous;
 pub mod progress;
 pub mod scenarios;
 pub mod test;

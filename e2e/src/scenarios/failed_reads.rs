@@ -1,17 +1,18 @@
 //! What makes kube-apiserver's reads fail is named: a front-proxy certificate that ends soon while they still succeed, each
-//! fault of such a certificate, and a closed way to the Pods, with the namespaces that cannot be deleted meanwhile.
+//! fault of such a certificate, an authority that signs clients too or is not published, and a closed way to the Pods,
+//! with the namespaces that cannot be deleted meanwhile.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use contract::names::{METRICS_API_PORT, METRICS_GROUP};
+use contract::names::{AUTHENTICATION_CONFIG_MAP, METRICS_API_PORT, METRICS_GROUP};
 use http::header::ACCEPT;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::boundaries::authority;
 use super::context::Context;
-use super::front_proxy_files::{FrontProxy, write_certificate};
+use super::front_proxy_files::{FrontProxy, write_authority, write_certificate};
 use super::pki::Authority;
 use super::pod::RunningPod;
 use super::wait::eventually;
@@ -23,6 +24,9 @@ const NAME: &str = "front-proxy-client";
 const ENDS_SOON: Duration = Duration::from_mins(20);
 /// The form of discovery that controllers ask for.
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// What keeps kube-apiserver from publishing its front proxy.
+const KEEPER: &str = "e2e-unpublished";
+const KEEPERS: &str = "validatingadmissionpolicies,validatingadmissionpolicybindings";
 /// A namespace that is deleted while nothing answers.
 const STUCK: &str = "e2e-stuck";
 
@@ -32,10 +36,27 @@ pub(super) async fn are_explained(context: &Context) -> Result<()> {
     let named = front_proxies(context).await;
     write_certificate(context, &original.certificate, &original.key).await?;
     named?;
+    let named = shared_authority(context, &original.authority).await;
+    write_authority(context, &original.authority).await?;
+    named?;
+    let named = unpublished_authority(context).await;
+    context
+        .kubectl(&["delete", KEEPERS, KEEPER, "--ignore-not-found"])
+        .await?;
+    named?;
+    // What kube-apiserver publishes is written again when the ConfigMap is gone.
+    context
+        .kubectl(&[
+            "delete",
+            "configmap",
+            "--namespace=kube-system",
+            AUTHENTICATION_CONFIG_MAP,
+        ])
+        .await?;
     context
         .ready()
         .await
-        .context("with the right certificate again")?;
+        .context("with the right front proxy again")?;
     closed_way(context).await
 }
 
@@ -66,6 +87,57 @@ async fn front_proxies(context: &Context) -> Result<()> {
         write_certificate(context, &certificate, &key).await?;
         finding(context, &format!("FrontProxy{fault}")).await?;
     }
+    Ok(())
+}
+
+/// One that signs every client's certificate.
+async fn shared_authority(context: &Context, own: &str) -> Result<()> {
+    let of_clients = context.control_plane_file("/etc/kubernetes/pki/ca.crt").await?;
+    write_authority(context, &format!("{own}{of_clients}")).await?;
+    finding(context, "FrontProxyAuthorityShared").await
+}
+
+/// As it is without the front-proxy flags. A kube-apiserver that has them publishes them again at once, unless it may not.
+async fn unpublished_authority(context: &Context) -> Result<()> {
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": KEEPER},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["UPDATE"],
+                "resourceNames": [AUTHENTICATION_CONFIG_MAP],
+            }]},
+            "validations": [{"expression": "request.userInfo.username != 'system:apiserver'"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": KEEPER},
+        "spec": {"policyName": KEEPER, "validationActions": ["Deny"]},
+    });
+    context.apply(&policy.to_string()).await?;
+    context.apply(&binding.to_string()).await?;
+    let began = Instant::now();
+    let without = r#"--patch={"data": {"requestheader-client-ca-file": null}}"#;
+    let namespace = "--namespace=kube-system";
+    let patch = [
+        "patch",
+        "configmap",
+        namespace,
+        AUTHENTICATION_CONFIG_MAP,
+        without,
+    ];
+    // The policy takes a moment, in which kube-apiserver mends what is taken away.
+    eventually("the finding AggregationDisabled", WITHIN, async || {
+        context.kubectl(&patch).await?;
+        let stack = context.stack().await?;
+        stack.expect_finding("AggregationDisabled").map(drop)
+    })
+    .await?;
+    say_after(context, "AggregationDisabled", began);
     Ok(())
 }
 
@@ -141,16 +213,20 @@ async fn while_closed(context: &Context) -> Result<()> {
 }
 
 async fn finding(context: &Context, reason: &str) -> Result<()> {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     eventually(format!("the finding {reason}"), WITHIN, async || {
         let stack = context.stack().await?;
         stack.expect_finding(reason)?;
         Ok(())
     })
     .await?;
+    say_after(context, reason, began);
+    Ok(())
+}
+
+fn say_after(context: &Context, reason: &str, began: Instant) {
     context.say(format_args!(
         "{reason} after {:.1} s",
         began.elapsed().as_secs_f64()
     ));
-    Ok(())
 }

@@ -24,6 +24,8 @@ use super::pki::Identity;
 
 /// Label of the Nodes, by which they are removed.
 pub(super) const LABEL: &str = "e2e.metricsstack.dev/fake-kubelet";
+/// Where nobody listens: tcpmux.
+const DESERTED_PORT: u16 = 1;
 /// A Node that says nothing for some 50 s counts as gone.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -96,17 +98,8 @@ impl FakeKubelet {
             started: Instant::now(),
         });
         let serving = tokio::spawn(serve(listener, Arc::clone(&state)));
-        // As a kubelet registers itself: with its status, so that nobody ever sees it without an address.
-        let manifest = serde_json::from_value(json!({
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {"name": node, "labels": {LABEL: "true"}},
-            // Nothing shall be scheduled there.
-            "spec": {"unschedulable": true, "taints": [{"key": LABEL, "effect": "NoSchedule"}]},
-            "status": status(address),
-        }))?;
         let nodes = Api::<Node>::all(context.client.clone());
-        nodes.create(&PostParams::default(), &manifest).await?;
+        create_node(&nodes, &node, status_at(address)).await?;
         let telling = tokio::spawn({
             let node = node.clone();
             async move {
@@ -185,6 +178,26 @@ impl State {
     }
 }
 
+/// Creates a Node with these addresses where no kubelet is. [`remove_all`] removes it.
+pub(super) async fn create_deserted(context: &Context, node: &str, addresses: &Value) -> Result<()> {
+    let nodes = Api::<Node>::all(context.client.clone());
+    create_node(&nodes, node, status(addresses, DESERTED_PORT)).await
+}
+
+async fn create_node(nodes: &Api<Node>, node: &str, status: Value) -> Result<()> {
+    // As a kubelet registers itself: with its status, so that nobody ever sees it without an address.
+    let manifest = serde_json::from_value(json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": node, "labels": {LABEL: "true"}},
+        // Nothing shall be scheduled there.
+        "spec": {"unschedulable": true, "taints": [{"key": LABEL, "effect": "NoSchedule"}]},
+        "status": status,
+    }))?;
+    nodes.create(&PostParams::default(), &manifest).await?;
+    Ok(())
+}
+
 /// Removes the Nodes and the Pods of all fake kubelets.
 pub(super) async fn remove_all(context: &Context) -> Result<()> {
     for kind in ["pods", "nodes"] {
@@ -196,25 +209,31 @@ pub(super) async fn remove_all(context: &Context) -> Result<()> {
 
 /// Says where the kubelet is, and that it is well.
 async fn tell(nodes: &Api<Node>, node: &str, address: SocketAddr) -> Result<()> {
-    let patch = json!({"status": status(address)});
+    let patch = json!({"status": status_at(address)});
     nodes
         .patch_status(node, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
     Ok(())
 }
 
-pub(super) fn status(address: SocketAddr) -> Value {
+/// The status of a Node whose kubelet is there.
+pub(super) fn status_at(address: SocketAddr) -> Value {
+    let addresses = json!([{"type": "InternalIP", "address": address.ip()}]);
+    status(&addresses, address.port())
+}
+
+fn status(addresses: &Value, port: u16) -> Value {
     let now = Timestamp::now().to_string();
     let healthy = |kind: &str, status: &str| -> Value {
         json!({"type": kind, "status": status, "reason": "Fake", "message": "",
             "lastHeartbeatTime": now, "lastTransitionTime": now})
     };
     json!({
-        "addresses": [{"type": "InternalIP", "address": address.ip()}],
+        "addresses": addresses,
         // kubectl 1.37 panics at a node with swap and without these.
         "allocatable": {"cpu": "1", "memory": "2Gi"},
         "nodeInfo": {"swap": {"capacity": SWAP_CAPACITY}},
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port()}},
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "conditions": [
             healthy("Ready", "True"),
             healthy("MemoryPressure", "False"),

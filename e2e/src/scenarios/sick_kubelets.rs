@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use contract::report::ErrorClass;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::access::NODES;
 use super::boundaries::authority;
 use super::context::Context;
-use super::fake_kubelet::{Behaviour, FakeKubelet};
+use super::fake_kubelet::{self, Behaviour, FakeKubelet};
 use super::wait::eventually;
 use crate::test::install_yaml::NAMESPACE;
 
@@ -29,6 +29,8 @@ pub(super) async fn only_they_are_affected(context: &Context) -> Result<()> {
     let mut fakes = Vec::new();
     for (name, behaviour, class) in [
         ("401", Behaviour::Status(401), ErrorClass::Unauthorized),
+        ("403", Behaviour::Status(403), ErrorClass::Forbidden),
+        ("404", Behaviour::Status(404), ErrorClass::NotFound),
         ("500", Behaviour::Status(500), ErrorClass::BadStatus),
         ("garbage", Behaviour::Garbage, ErrorClass::Malformed),
         ("endless", Behaviour::Endless, ErrorClass::TooLarge),
@@ -42,18 +44,42 @@ pub(super) async fn only_they_are_affected(context: &Context) -> Result<()> {
             class,
         ));
     }
+    let deserted = [
+        (
+            format!("fake-refused-{}", began.as_second()),
+            json!([{"type": "InternalIP", "address": context.own_address()?}]),
+            ErrorClass::Unreachable,
+        ),
+        (
+            format!("fake-unknown-{}", began.as_second()),
+            json!([{"type": "Hostname", "address": "kubelet.invalid"}]),
+            ErrorClass::NameNotResolved,
+        ),
+        (
+            format!("fake-nowhere-{}", began.as_second()),
+            json!([]),
+            ErrorClass::NoAddress,
+        ),
+    ];
+    for (node, addresses, _) in &deserted {
+        fake_kubelet::create_deserted(context, node, addresses).await?;
+    }
+    let fake = fakes.iter().map(|(fake, class)| (&fake.node, class));
+    let sick: Vec<_> = fake
+        .chain(deserted.iter().map(|(node, _, class)| (node, class)))
+        .collect();
     eventually(
         "the status names each sick kubelet with its class",
         SEEN_WITHIN,
         async || {
             let stack = context.stack().await?;
-            for (fake, class) in &fakes {
+            for (node, class) in &sick {
                 ensure!(
-                    names(stack.failing(), class.as_str(), &fake.node),
-                    "{}, {class}: {}",
-                    fake.node,
+                    names(stack.failing(), class.as_str(), node),
+                    "{node}, {class}: {}",
                     stack.failing()
                 );
+                stack.expect_finding(&format!("Kubelet{class}"))?;
             }
             ensure!(
                 stack.0["status"]["kubelets"]["answering"] == 2,

@@ -124,7 +124,7 @@ async fn register(context: &Context, number: usize) -> Result<(TcpListener, Stri
         "kind": "Node",
         "metadata": {"name": node, "labels": {LABEL: "true"}},
         "spec": {"unschedulable": true, "taints": [{"key": LABEL, "effect": "NoSchedule"}]},
-        "status": fake_kubelet::status(listener.local_addr()?),
+        "status": fake_kubelet::status_at(listener.local_addr()?),
     });
     let nodes = Api::<Node>::all(context.client.clone());
     nodes

@@ -1,5 +1,6 @@
 //! Installing, applying, waiting for and removing the stack.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -33,18 +34,18 @@ pub(super) fn manifest(spec: &Value) -> Value {
 impl Context {
     /// Installs the chart by Helm. What is installed already is brought up to date.
     pub(super) async fn install(&self) -> Result<()> {
-        self.install_with(&[]).await
+        self.install_from(&paths::workspace(), &[]).await
     }
 
-    /// The same with these arguments of Helm.
-    pub(super) async fn install_with(&self, arguments: &[&str]) -> Result<()> {
+    /// The same with the chart of this checkout and these arguments of Helm.
+    pub(super) async fn install_from(&self, checkout: &Path, arguments: &[&str]) -> Result<()> {
         let releases = self
             .helm(&["list", "--namespace", NAMESPACE, "--deployed", "--short"])
             .await?;
         if !releases.lines().any(|release| release == RELEASE) {
             self.remove_everything().await?;
         }
-        let chart = paths::workspace().join(CHART);
+        let chart = checkout.join(CHART);
         let chart = chart.to_str().context("the repository's path is not UTF-8")?;
         let args = [
             "upgrade",

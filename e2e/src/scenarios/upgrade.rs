@@ -1,5 +1,6 @@
 //! An upgrade of everything, and the way back, that nobody notices.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,34 +9,26 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::load;
 use super::wait::eventually;
-use crate::images::metricsstack_reference;
-use crate::test::install_yaml::{NAMESPACE, RELEASE};
+use crate::images::{PREVIOUS_REFERENCE, metricsstack_reference};
+use crate::test::install_yaml::NAMESPACE;
+use crate::{paths, previous};
 
-/// Another name of the image: what differs between two versions for kube-apiserver and kubelet.
-const NEXT: &str = "metricsstack/metricsstack:next";
 /// Label of a namespace: which Pods are admitted.
 const ADMISSION: &str = "pod-security.kubernetes.io/enforce";
 const CRD: &str = "metricsstacks.metricsstack.dev";
 /// Where the CRD has the fields of a spec.
 const FIELDS: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
-/// A field that the CRD of an older version does not have.
-const ADDED: &str = "monitoring";
-/// A field that the operator does not know.
+/// The CRD in a checkout.
+const CRD_FILE: &str = "crds/metricsstacks.metricsstack.dev.yaml";
+/// A field that no version knows.
 const UNKNOWN: &str = "future";
 /// Time for every replica to be replaced, one after the other.
 const REPLACED_WITHIN: Duration = Duration::from_secs(150);
 
-/// Helm brings the operator and metrics-api to another image, from a CRD that lacks a field, and back, under a CRD that
-/// has one more, while metrics are read all the time: no read fails.
+/// Helm brings operator, metrics-api and CRD from this version to the one before and back, each operator also works with
+/// the CRD of a later one, and this one with that of the one before, while metrics are read all the time: no read fails.
 pub(super) async fn there_and_back_fails_no_read(context: &Context) -> Result<()> {
     context.working_stack().await?;
-    for node in 1..=context.cluster.nodes() {
-        let mut tag = context.cluster.node_command(node, "ctr")?;
-        let of_docker = |name: &str| format!("docker.io/{name}");
-        tag.args(["--namespace=k8s.io", "images", "tag", "--force"])
-            .args([of_docker(&metricsstack_reference()), of_docker(NEXT)]);
-        crate::command::output(tag).await?;
-    }
     // Under the strictest Pod Security level.
     let label = ["label", "--overwrite", "namespace", NAMESPACE];
     context
@@ -53,60 +46,60 @@ pub(super) async fn there_and_back_fails_no_read(context: &Context) -> Result<()
     ));
     outcome
         .expect_no_failure()
-        .context("during an upgrade and the way back")
+        .context("during a downgrade and the upgrade after it")
 }
 
 async fn there_and_back(context: &Context) -> Result<()> {
-    patch_crd(
-        context,
-        &json!([{"op": "remove", "path": format!("{FIELDS}/{ADDED}")}]),
-    )
-    .await?;
-    context.install_with(&["--set", &format!("image={NEXT}")]).await?;
-    replaced(context, NEXT).await?;
-    let field = format!(
-        "--output=jsonpath={{{}.{ADDED}}}",
-        FIELDS.replace('/', ".").replace(".0.", "[0].")
-    );
-    let field = context
-        .kubectl(&["get", "customresourcedefinition", CRD, &field])
+    // Without the history the image is of this version, and so the chart has to be.
+    let previous = Some(previous::folder()).filter(|folder| folder.is_dir());
+    let checkout = previous.clone().unwrap_or_else(paths::workspace);
+    context
+        .install_from(&checkout, &["--set", &format!("image={PREVIOUS_REFERENCE}")])
         .await?;
-    ensure!(!field.is_empty(), "the upgrade did not bring the field {ADDED}");
+    replaced(context, PREVIOUS_REFERENCE).await?;
+    works_with_a_later_crd(context)
+        .await
+        .context("the version before this one")?;
 
-    let unknown = json!({"type": "string"});
-    patch_crd(
-        context,
-        &json!([{"op": "add", "path": format!("{FIELDS}/{UNKNOWN}"), "value": unknown}]),
-    )
-    .await?;
-    context
-        .apply_stack(&json!({UNKNOWN: "of a later version"}))
-        .await?;
-    context.ready().await.context("with a field of a later version")?;
-    context
-        .helm(&[
-            "rollback",
-            RELEASE,
-            "--namespace",
-            NAMESPACE,
-            "--wait",
-            "--timeout",
-            "90s",
-        ])
-        .await?;
+    context.install().await?;
     replaced(context, &metricsstack_reference()).await?;
-    context.ready().await?;
+    works_with_a_later_crd(context).await?;
+    if let Some(previous) = previous {
+        works_with_an_earlier_crd(context, previous).await?;
+    }
+    context.install().await?;
     context.apply_stack(&Value::Null).await?;
     context.ready().await?;
     Ok(())
 }
 
-async fn patch_crd(context: &Context, patch: &Value) -> Result<()> {
+/// A field that the operator does not know is none of its business.
+async fn works_with_a_later_crd(context: &Context) -> Result<()> {
+    let unknown = json!({"type": "string"});
+    let patch = json!([{"op": "add", "path": format!("{FIELDS}/{UNKNOWN}"), "value": unknown}]);
     let patch = format!("--patch={patch}");
     context
         .kubectl(&["patch", "customresourcedefinition", CRD, "--type=json", &patch])
         .await?;
-    Ok(())
+    takes_up(context, &json!({UNKNOWN: "of a later version"}))
+        .await
+        .context("with a field of a later version")
+}
+
+/// What the CRD does not have is not kept of the status, and everything else works.
+async fn works_with_an_earlier_crd(context: &Context, previous: PathBuf) -> Result<()> {
+    let file = previous.join(CRD_FILE);
+    let file = file.to_str().context("the repository's path is not UTF-8")?;
+    context.kubectl(&["replace", "--filename", file]).await?;
+    // Another generation that replaces no Pod: the default, said.
+    takes_up(context, &json!({"metricsApi": {"logLevel": "info"}}))
+        .await
+        .context("with the CRD of the version before this one")
+}
+
+async fn takes_up(context: &Context, spec: &Value) -> Result<()> {
+    context.apply_stack(spec).await?;
+    context.ready().await.map(drop)
 }
 
 /// Waits until every pod is of this image, and the others are gone.

@@ -128,11 +128,12 @@ impl Run {
         let output = images::default_output();
         let built = async {
             let tools = tools.ok_or_else(|| anyhow::anyhow!("not run, for there are no tools"))?;
+            let previous = images::previous(&output, &self.progress).await?;
             let metricsstack = images::metricsstack(&output, &self.progress).await?;
             let notes = images::notes(&output, &self.progress).await?;
             let workload = images::workload(tools, &output).await?;
             let metrics_server = images::metrics_server(tools, &output).await?;
-            Ok(vec![metricsstack, notes, workload, metrics_server])
+            Ok(vec![metricsstack, previous, notes, workload, metrics_server])
         };
         let (built, result) = split(built.await);
         self.report(
