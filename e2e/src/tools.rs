@@ -38,6 +38,9 @@ const KUBERNETES: Module = Module {
 /// The program that reads metrics by Kubernetes' own types.
 pub const TYPED_CLIENT: &str = "typed-client";
 
+/// The program that evaluates alerts as Prometheus does.
+pub const ALERTS: &str = "alerts";
+
 const HELM: Module = Module {
     folder: "helm",
     versioned_by: Some("helm.sh/helm/v3"),
@@ -49,7 +52,7 @@ const HELM: Module = Module {
 /// The server that ours takes the place of.
 pub const METRICS_SERVER: &str = "metrics-server";
 
-const MODULES: [Module; 8] = [
+const MODULES: [Module; 9] = [
     KUBERNETES,
     Module {
         folder: "etcd",
@@ -69,6 +72,13 @@ const MODULES: [Module; 8] = [
     Module {
         folder: TYPED_CLIENT,
         versioned_by: Some("k8s.io/metrics"),
+        target: ".",
+        tags: "",
+        rename: None,
+    },
+    Module {
+        folder: ALERTS,
+        versioned_by: Some("github.com/prometheus/prometheus"),
         target: ".",
         tags: "",
         rename: None,

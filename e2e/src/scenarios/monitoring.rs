@@ -14,6 +14,7 @@ use super::context::Context;
 use super::wait::eventually;
 use crate::go_module::PROMETHEUS_OPERATOR;
 use crate::test::install_yaml::NAMESPACE;
+use crate::{command, tools};
 
 /// The operator looks for the kinds twice a minute.
 const WITHIN: Duration = Duration::from_secs(75);
@@ -22,7 +23,7 @@ const KINDS: [&str; 3] = ["servicemonitors", "podmonitors", "prometheusrules"];
 const ACCOUNT: &str = "scraper";
 
 /// The objects come with their kinds and go with them. What they say where to scrape is there, and has each metric that
-/// an alert or a panel asks for.
+/// an alert or a panel asks for. The alerts fire when they should, and not else.
 pub(super) async fn comes_and_goes_with_its_kinds(context: &Context) -> Result<()> {
     context.working_stack().await?;
     let folder = PROMETHEUS_OPERATOR.downloaded().await?;
@@ -51,6 +52,14 @@ pub(super) async fn comes_and_goes_with_its_kinds(context: &Context) -> Result<(
     context.say(format_args!(
         "alerts and panels ask for {} metrics, and get them",
         asked.len()
+    ));
+
+    let mut alerts = context.cluster.command(tools::ALERTS);
+    alerts.arg("/dev/stdin");
+    let evaluated = command::output_of_input(alerts, rule["spec"].to_string().as_bytes()).await?;
+    context.say(format_args!(
+        "as Prometheus evaluates them: {}",
+        evaluated.trim_end()
     ));
 
     let disabled = ["serviceMonitor", "rules", "dashboard"].map(|part| (part.to_owned(), json!("Disabled")));

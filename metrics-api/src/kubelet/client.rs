@@ -20,7 +20,7 @@ use super::{
     address::{Endpoint, Guard},
     answer::{Room, discard},
     authority::Authority,
-    connection::{Connection, Security},
+    connection::{Awaited, Connection, Security},
     error,
     identity::ClientCertificate,
     records::Records,
@@ -88,6 +88,7 @@ pub struct Remembered {
 #[derive(Default)]
 pub struct Kept {
     connection: Option<Connection>,
+    awaited: Awaited,
     last_body: usize,
     renewed: Option<Instant>,
     /// How long the last answer was waited for.
@@ -168,13 +169,7 @@ impl KubeletClient {
         // Whatever is not put back is closed: a connection that failed, or timed out, is in no known state.
         let connection = kept.connection.take();
         let asked = timeout_at(deadline, self.ask(kept, connection, uid, endpoint, path)).await;
-        let result = asked.unwrap_or_else(|_| {
-            let seconds = self.timeout.as_secs_f64();
-            Err(error(
-                ErrorClass::Timeout,
-                format!("no complete answer within {seconds} s"),
-            ))
-        });
+        let result = asked.unwrap_or_else(|_| Err(kept.awaited.in_vain(self.timeout)));
         if let Err(error) = &result
             && is_refusal(error.class)
         {
@@ -207,7 +202,7 @@ impl KubeletClient {
                 other => return other.map_err(Broken::into_error),
             }
         }
-        let fresh = Connection::open(&self.security, authority, endpoint).await?;
+        let fresh = Connection::open(&self.security, authority, endpoint, &mut kept.awaited).await?;
         // There is no other way to ask, so that only the deadline of the whole ends it.
         self.exchange(kept, fresh, RECORD_AGE, Duration::MAX, (uid, endpoint, path))
             .await
@@ -223,6 +218,7 @@ impl KubeletClient {
         patience: Duration,
         (uid, endpoint, path): (&str, &Endpoint, &str),
     ) -> Result<Answer, Broken> {
+        kept.awaited = Awaited::Answer;
         self.settle(uid, &connection.presented, record_age).await?;
         kept.tls = trust::state(&connection.presented);
         let mut token = match &self.tokens {

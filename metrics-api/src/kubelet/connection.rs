@@ -44,6 +44,35 @@ pub(super) struct Security {
     pub(super) guard: Guard,
 }
 
+/// What is being waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Awaited {
+    Address,
+    Connection,
+    Handshake,
+    #[default]
+    Answer,
+}
+
+impl Awaited {
+    /// Why nothing came of it in that time.
+    pub(super) fn in_vain(self, time: Duration) -> NodeError {
+        let (class, what) = match self {
+            Self::Address => (
+                ErrorClass::NameNotResolved,
+                "the Node's name could not be resolved: DNS did not answer",
+            ),
+            Self::Connection => (
+                ErrorClass::Timeout,
+                "the connection could not be made: nothing answered, as behind a firewall",
+            ),
+            Self::Handshake => (ErrorClass::Timeout, "no end of the TLS handshake"),
+            Self::Answer => (ErrorClass::Timeout, "no complete answer"),
+        };
+        error(class, format!("{what} within {} s", time.as_secs_f64()))
+    }
+}
+
 /// A connection whose certificate was judged, as far as that needs no record.
 pub(super) struct Connection {
     sender: http1::SendRequest<Empty<Bytes>>,
@@ -84,14 +113,16 @@ impl Security {
 }
 
 impl Connection {
-    /// Dials, and shakes hands with what shows a certificate that passes.
+    /// Dials, and shakes hands with what shows a certificate that passes. `awaited` is what that hangs at.
     pub(super) async fn open(
         security: &Security,
         authority: Option<Arc<Authority>>,
         endpoint: &Endpoint,
+        awaited: &mut Awaited,
     ) -> Result<Self, NodeError> {
         let name = endpoint.server_name()?;
-        let stream = dial(&security.guard, endpoint).await?;
+        let stream = dial(&security.guard, endpoint, awaited).await?;
+        *awaited = Awaited::Handshake;
         // Requests are one small write each: nothing to gather. Without it things are slower, not wrong.
         let _ = stream.set_nodelay(true);
         let algorithms = security.provider.signature_verification_algorithms;
@@ -175,13 +206,15 @@ impl Connection {
 }
 
 /// Dials the addresses of a kubelet that may be dialled, one after the other.
-async fn dial(guard: &Guard, endpoint: &Endpoint) -> Result<TcpStream, NodeError> {
+async fn dial(guard: &Guard, endpoint: &Endpoint, awaited: &mut Awaited) -> Result<TcpStream, NodeError> {
     let port = endpoint.port;
+    *awaited = Awaited::Address;
     let found = resolve(&endpoint.host).await?;
     let mut api_servers = Vec::new();
     for host in guard.api_servers_at(port) {
         api_servers.extend(resolve(host).await?);
     }
+    *awaited = Awaited::Connection;
     let passed = guard.pass(&found, &api_servers);
     let mut failure = error(
         ErrorClass::NoAddress,
@@ -281,6 +314,20 @@ mod tests {
                 .starts_with("the Node's name could not be resolved: "),
             "{}",
             error.message
+        );
+    }
+
+    #[test]
+    fn a_look_up_without_an_end_is_no_matter_of_the_kubelet() {
+        let error = Awaited::Address.in_vain(Duration::from_secs(10));
+        assert_eq!(error.class, ErrorClass::NameNotResolved);
+        assert_eq!(
+            error.message,
+            "the Node's name could not be resolved: DNS did not answer within 10 s"
+        );
+        assert_eq!(
+            Awaited::Connection.in_vain(Duration::from_secs(10)).class,
+            ErrorClass::Timeout
         );
     }
 }

@@ -167,6 +167,26 @@ async fn a_new_connection_is_not_called_a_kept_one_when_everything_is_late() {
 }
 
 #[tokio::test]
+async fn what_hangs_is_named() {
+    let authority = pki::Authority::new("cluster");
+    let options = KubeletOptions {
+        timeout: Duration::from_millis(300),
+        ..options(TlsMode::Verify, &authority)
+    };
+    let client = KubeletClient::new(options, provider());
+    // The system makes the connection, and nobody takes it up.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut endpoint = FakeKubelet::plain().await.endpoint;
+    endpoint.port = listener.local_addr().unwrap().port();
+    let error = client
+        .get(&mut Kept::default(), UID, &endpoint, RESOURCE_METRICS)
+        .await
+        .unwrap_err();
+    assert_eq!(error.class, ErrorClass::Timeout);
+    assert_eq!(error.message, "no end of the TLS handshake within 0.3 s");
+}
+
+#[tokio::test]
 async fn nobody_there_is_unreachable_and_no_tls_is_no_handshake() {
     let authority = pki::Authority::new("cluster");
     let client = client(TlsMode::Verify, &authority);
