@@ -55,6 +55,8 @@ impl Context {
             "--namespace",
             NAMESPACE,
             "--create-namespace",
+            // Else those of the release before stay where none are given.
+            "--reset-values",
             "--wait",
         ];
         self.helm(&[args.as_slice(), &["--timeout", "90s"], arguments].concat())
