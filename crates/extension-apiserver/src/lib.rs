@@ -73,7 +73,7 @@ pub use options::{
 };
 pub use resource::{Column, Item, Key, ListScope, Resource, ResourceInfo};
 pub use selector::check_label_selector;
-pub use server::{BoundServer, ServeError, Server, ServerBuilder};
+pub use server::{BoundServer, ServeError, Server, ServerBuilder, TlsError};
 pub use status::Status;
 
 /// An error with its causes, each once: some errors print their cause themselves.

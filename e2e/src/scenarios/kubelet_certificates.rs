@@ -219,11 +219,22 @@ async fn authorities_of_a_config_map(context: &Context) -> Result<()> {
         let args = ["apply", "--server-side", "--filename", "-"];
         context.cluster.kubectl_stdin(args, &map.to_string()).await
     };
-    hold(&of_cluster).await?;
     let reference = json!({"name": AUTHORITIES, "key": "kubelets.pem"});
     context
         .apply_stack(&json!({"kubelet": {"tls": {"mode": "Verify", "caBundle": {"configMap": reference}}}}))
         .await?;
+    eventually(
+        "a ConfigMap that is not there is named",
+        SEEN_WITHIN,
+        async || {
+            let stack = context.stack().await?;
+            let finding = stack.expect_finding(UNFIT)?;
+            ensure!(finding["message"].to_string().contains(AUTHORITIES), "{finding}");
+            Ok(())
+        },
+    )
+    .await?;
+    hold(&of_cluster).await?;
     context
         .ready()
         .await

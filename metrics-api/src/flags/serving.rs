@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
-use extension_apiserver::{CorsOrigins, NamedCertificate, TlsOptions, TlsVersion};
+use extension_apiserver::{CorsOrigins, NamedCertificate, TlsError, TlsOptions, TlsVersion};
 use http::HeaderValue;
 
 use super::{FlagError, parse_go_bool};
@@ -79,9 +79,12 @@ pub enum MinVersion {
 
 impl ServingFlags {
     /// How connections are encrypted.
-    #[must_use]
-    pub fn tls(&self) -> TlsOptions {
-        TlsOptions {
+    ///
+    /// # Errors
+    ///
+    /// A suite or a group that is not known.
+    pub fn tls(&self) -> Result<TlsOptions, FlagError> {
+        let options = TlsOptions {
             minimum: match self.tls_min_version {
                 MinVersion::Tls12 => TlsVersion::V1_2,
                 MinVersion::Tls13 => TlsVersion::V1_3,
@@ -89,7 +92,20 @@ impl ServingFlags {
             cipher_suites: self.tls_cipher_suites.clone(),
             curve_preferences: self.tls_curve_preferences.clone(),
             by_name: self.tls_sni_cert_key.clone(),
-        }
+        };
+        let unknown = |flag, found: String, known| FlagError::Value {
+            flag,
+            found,
+            expected: format!("some of {known}"),
+        };
+        options.check().map_err(|error| match error {
+            TlsError::CipherSuite { found, known } => {
+                unknown("--tls-cipher-suites", format!("{found:?}"), known)
+            }
+            TlsError::Curve { found, known } => unknown("--tls-curve-preferences", found.to_string(), known),
+            other => FlagError::Tls(other.to_string()),
+        })?;
+        Ok(options)
     }
 
     /// Whose scripts may read answers in a browser, if any.

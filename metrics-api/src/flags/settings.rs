@@ -45,6 +45,9 @@ pub enum FlagError {
         /// What to use.
         instead: &'static str,
     },
+    /// What the flags about TLS say does not fit together.
+    #[error("the flags about TLS: {0}")]
+    Tls(String),
     /// Two flags that contradict each other.
     #[error("{first} cannot be used together with {second}: {reason}")]
     Conflict {
@@ -192,7 +195,7 @@ impl Settings {
                 connection_age: Some(flags.serving.max_connection_age).filter(|age| !age.is_zero()),
                 ..Limits::default()
             },
-            tls: flags.serving.tls(),
+            tls: flags.serving.tls()?,
             authorities: flags.clients.authorities(),
             cors,
             shares_port: flags.serving.permit_port_sharing,

@@ -223,7 +223,7 @@ fn all_addresses_are_those_of_ipv6_too_where_there_is_any() {
 
 #[test]
 fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
-    let table: [(&[&str], &[&str]); 26] = [
+    let table: [(&[&str], &[&str]); 28] = [
         (&["--no-such-flag"], &["--no-such-flag"]),
         (&["--logtostderr"], &["--logtostderr"]),
         (&["--audit-policy-file=x"], &["--audit-policy-file", "audit log"]),
@@ -251,6 +251,18 @@ fn what_is_wrong_is_named_with_what_was_found_and_what_is_expected() {
         (
             &["--tls-curve-preferences=X25519"],
             &["--tls-curve-preferences", "X25519"],
+        ),
+        (
+            &["--tls-curve-preferences=29,25"],
+            &["--tls-curve-preferences", "25", "29 (X25519)"],
+        ),
+        (
+            &["--tls-cipher-suites=TLS_RSA_WITH_RC4_128_SHA"],
+            &[
+                "--tls-cipher-suites",
+                "TLS_RSA_WITH_RC4_128_SHA",
+                "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            ],
         ),
         (
             &["--deprecated-kubelet-completely-insecure"],
@@ -353,7 +365,7 @@ fn lists_add_up() {
 fn how_is_served_and_who_is_trusted_is_handed_on() {
     let settings = settings(&[
         "--tls-min-version=VersionTLS13",
-        "--tls-cipher-suites=A,B",
+        "--tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_AES_128_GCM_SHA256",
         "--tls-sni-cert-key=c,k",
         "--tls-sni-cert-key=d,l:a.example,*.b.example",
         "--disable-http2-serving=false",
@@ -377,7 +389,10 @@ fn how_is_served_and_who_is_trusted_is_handed_on() {
     assert_eq!(settings.authentication_kubeconfig, Some("who".into()));
     assert_eq!(settings.authorization_kubeconfig, Some("what".into()));
     assert_eq!(settings.tls.minimum, TlsVersion::V1_3);
-    assert_eq!(settings.tls.cipher_suites, ["A", "B"]);
+    assert_eq!(
+        settings.tls.cipher_suites,
+        ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"]
+    );
     let names: Vec<_> = settings
         .tls
         .by_name

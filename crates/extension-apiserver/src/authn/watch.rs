@@ -51,7 +51,11 @@ pub struct LookupError {
 impl LookupError {
     fn unread(error: &ReviewError) -> Self {
         let remedy = match error {
-            ReviewError::Refused { code: 401 | 403, .. } => {
+            ReviewError::Refused { code: 401, .. } => {
+                "Nobody is known by what was shown: see whether the token or certificate of the kubeconfig or the \
+                 ServiceAccount is of this cluster, and not expired"
+            }
+            ReviewError::Refused { code: 403, .. } => {
                 "Allow it: kubectl create rolebinding --namespace kube-system ROLEBINDING \
                  --role=extension-apiserver-authentication-reader --serviceaccount=NAMESPACE:SERVICEACCOUNT"
             }

@@ -100,6 +100,24 @@ fn choose_curves(provider: &mut CryptoProvider, numbers: &[u16]) -> Result<(), T
     Ok(())
 }
 
+/// The provider that does what the options say.
+fn chosen(options: &TlsOptions) -> Result<CryptoProvider, TlsError> {
+    let mut provider = with_suites(&options.cipher_suites)?;
+    choose_curves(&mut provider, &options.curve_preferences)?;
+    Ok(provider)
+}
+
+impl TlsOptions {
+    /// Whether every suite and every group is known, which a server looks at when it starts.
+    ///
+    /// # Errors
+    ///
+    /// The first that is not.
+    pub fn check(&self) -> Result<(), TlsError> {
+        chosen(self).map(drop)
+    }
+}
+
 /// What every connection is accepted with. `named` are the certificates of [`TlsOptions::by_name`].
 pub(crate) fn server_config(
     options: &TlsOptions,
@@ -107,8 +125,7 @@ pub(crate) fn server_config(
     named: &[Serving],
     http2: bool,
 ) -> Result<ServerConfig, TlsError> {
-    let mut provider = with_suites(&options.cipher_suites)?;
-    choose_curves(&mut provider, &options.curve_preferences)?;
+    let provider = chosen(options)?;
     let algorithms = provider.signature_verification_algorithms;
     let mut certificates = ByName::new(certificate.current());
     for (named, serving) in options.by_name.iter().zip(named) {
