@@ -10,6 +10,7 @@ use http::header::ACCEPT;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::admission;
 use super::boundaries::authority;
 use super::context::Context;
 use super::front_proxy_files::{FrontProxy, write_authority, write_certificate};
@@ -26,7 +27,6 @@ const ENDS_SOON: Duration = Duration::from_mins(20);
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 /// What keeps kube-apiserver from publishing its front proxy.
 const KEEPER: &str = "e2e-unpublished";
-const KEEPERS: &str = "validatingadmissionpolicies,validatingadmissionpolicybindings";
 /// A namespace that is deleted while nothing answers.
 const STUCK: &str = "e2e-stuck";
 
@@ -40,9 +40,7 @@ pub(super) async fn are_explained(context: &Context) -> Result<()> {
     write_authority(context, &original.authority).await?;
     named?;
     let named = unpublished_authority(context).await;
-    context
-        .kubectl(&["delete", KEEPERS, KEEPER, "--ignore-not-found"])
-        .await?;
+    admission::allow(context, KEEPER).await?;
     named?;
     // What kube-apiserver publishes is written again when the ConfigMap is gone.
     context
@@ -99,27 +97,12 @@ async fn shared_authority(context: &Context, own: &str) -> Result<()> {
 
 /// As it is without the front-proxy flags. A kube-apiserver that has them publishes them again at once, unless it may not.
 async fn unpublished_authority(context: &Context) -> Result<()> {
-    let policy = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": KEEPER},
-        "spec": {
-            "failurePolicy": "Fail",
-            "matchConstraints": {"resourceRules": [{
-                "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["UPDATE"],
-                "resourceNames": [AUTHENTICATION_CONFIG_MAP],
-            }]},
-            "validations": [{"expression": "request.userInfo.username != 'system:apiserver'"}],
-        },
-    });
-    let binding = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": KEEPER},
-        "spec": {"policyName": KEEPER, "validationActions": ["Deny"]},
-    });
-    context.apply(&policy.to_string()).await?;
-    context.apply(&binding.to_string()).await?;
+    let published = json!([{
+        "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["UPDATE"],
+        "resourceNames": [AUTHENTICATION_CONFIG_MAP],
+    }]);
+    let by_others = "request.userInfo.username != 'system:apiserver'";
+    admission::refuse(context, KEEPER, published, by_others).await?;
     let began = Instant::now();
     let without = r#"--patch={"data": {"requestheader-client-ca-file": null}}"#;
     let namespace = "--namespace=kube-system";

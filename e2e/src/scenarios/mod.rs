@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod admission;
 mod adopt;
 mod audit;
 mod contested;

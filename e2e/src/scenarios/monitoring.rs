@@ -9,6 +9,7 @@ use contract::names::{DASHBOARD_CONFIG_MAP, MANAGED_BY, METRICS_API, METRICS_API
 use serde_json::{Value, json};
 
 use super::access::{Connection, Server};
+use super::admission;
 use super::boundaries::token;
 use super::context::Context;
 use super::wait::eventually;
@@ -19,13 +20,18 @@ use crate::{command, tools};
 /// The operator looks for the kinds twice a minute.
 const WITHIN: Duration = Duration::from_secs(75);
 const KINDS: [&str; 3] = ["servicemonitors", "podmonitors", "prometheusrules"];
+/// The policy by which rules are refused.
+const REFUSAL: &str = "e2e-no-rules";
 /// Who scrapes.
 const ACCOUNT: &str = "scraper";
 
 /// The objects come with their kinds and go with them. What they say where to scrape is there, and has each metric that
-/// an alert or a panel asks for. The alerts fire when they should, and not else.
+/// an alert or a panel asks for. The alerts fire when they should, and not else. One that is refused is named.
 pub(super) async fn comes_and_goes_with_its_kinds(context: &Context) -> Result<()> {
     context.working_stack().await?;
+    let rules = json!([{"apiGroups": ["monitoring.coreos.com"], "apiVersions": ["v1"],
+        "resources": ["prometheusrules"], "operations": ["CREATE"]}]);
+    admission::refuse(context, REFUSAL, rules, "false").await?;
     let folder = PROMETHEUS_OPERATOR.downloaded().await?;
     let folder = folder.join("example/prometheus-operator-crd");
     let files = KINDS.map(|kind| folder.join(format!("monitoring.coreos.com_{kind}.yaml")));
@@ -34,6 +40,16 @@ pub(super) async fn comes_and_goes_with_its_kinds(context: &Context) -> Result<(
         let args = ["apply", "--server-side", "--filename", file];
         context.kubectl(&args).await?;
     }
+    let refused = eventually("a refused rule is named", WITHIN, async || {
+        let stack = context.stack().await?;
+        stack.expect("Ready", "True", "")?;
+        let finding = stack.expect_finding("MonitoringFailed")?.to_string();
+        ensure!(finding.contains(REFUSAL), "{finding}");
+        get(context, "podmonitors", MANAGED_BY).await.map(drop)
+    })
+    .await;
+    admission::allow(context, REFUSAL).await?;
+    refused.context("while PrometheusRules are refused")?;
     let [service_monitor, pod_monitor, rule] = eventually("monitoring has come", WITHIN, async || {
         Ok([
             get(context, "servicemonitors", METRICS_API).await?,
