@@ -1,11 +1,11 @@
 //! What makes kube-apiserver's reads fail is named: a front-proxy certificate that ends soon while they still succeed, each
-//! fault of such a certificate, an authority that signs clients too or is not published, and a closed way to the Pods,
-//! with the namespaces that cannot be deleted meanwhile.
+//! fault of such a certificate, an authority that signs clients too or is not published, a Service that selects nobody, and
+//! a closed way to the Pods, with the namespaces that cannot be deleted meanwhile.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use contract::names::{AUTHENTICATION_CONFIG_MAP, METRICS_API_PORT, METRICS_GROUP};
+use contract::names::{AUTHENTICATION_CONFIG_MAP, METRICS_API, METRICS_API_PORT, METRICS_GROUP};
 use http::header::ACCEPT;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use super::front_proxy_files::{FrontProxy, write_authority, write_certificate};
 use super::pki::Authority;
 use super::pod::RunningPod;
 use super::wait::eventually;
+use crate::test::install_yaml::NAMESPACE;
 
 /// Time for kube-apiserver to take up what changed, and for two turns of the operator.
 const WITHIN: Duration = Duration::from_secs(90);
@@ -25,8 +26,8 @@ const NAME: &str = "front-proxy-client";
 const ENDS_SOON: Duration = Duration::from_mins(20);
 /// The form of discovery that controllers ask for.
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-/// What keeps kube-apiserver from publishing its front proxy.
-const KEEPER: &str = "e2e-unpublished";
+/// The policy that keeps kube-apiserver or the operator from writing.
+const KEEPER: &str = "e2e-unwritten";
 /// A namespace that is deleted while nothing answers.
 const STUCK: &str = "e2e-stuck";
 
@@ -55,6 +56,10 @@ pub(super) async fn are_explained(context: &Context) -> Result<()> {
         .ready()
         .await
         .context("with the right front proxy again")?;
+    let named = unselected_pods(context).await;
+    admission::allow(context, KEEPER).await?;
+    named?;
+    context.ready().await.context("with the right Service again")?;
     closed_way(context).await
 }
 
@@ -121,6 +126,29 @@ async fn unpublished_authority(context: &Context) -> Result<()> {
     })
     .await?;
     say_after(context, "AggregationDisabled", began);
+    Ok(())
+}
+
+/// The Service selects no Pod, and the operator may not put that right.
+async fn unselected_pods(context: &Context) -> Result<()> {
+    let service = json!([{
+        "apiGroups": [""], "apiVersions": ["v1"], "resources": ["services"], "operations": ["UPDATE"],
+        "resourceNames": [METRICS_API],
+    }]);
+    let by_others = format!("!request.userInfo.username.startsWith('system:serviceaccount:{NAMESPACE}:')");
+    admission::refuse(context, KEEPER, service, &by_others).await?;
+    let began = Instant::now();
+    let nobody = r#"--patch={"spec": {"selector": {"app.kubernetes.io/name": "nobody"}}}"#;
+    let patch = ["patch", "service", "--namespace", NAMESPACE, METRICS_API, nobody];
+    // Until the policy counts, the operator mends it.
+    eventually("the finding ServiceWithoutEndpoints", WITHIN, async || {
+        context.kubectl(&patch).await?;
+        let stack = context.stack().await?;
+        stack.expect_finding("ApplyFailed")?;
+        stack.expect_finding("ServiceWithoutEndpoints").map(drop)
+    })
+    .await?;
+    say_after(context, "ServiceWithoutEndpoints", began);
     Ok(())
 }
 

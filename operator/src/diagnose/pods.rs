@@ -14,12 +14,7 @@ const LAST_WORDS: usize = 300;
 /// One finding a kind, about the first Pod that shows it.
 pub(super) fn findings(observed: &Observed) -> Vec<Finding> {
     let ready = if observed.sees(Part::Deployment) {
-        observed
-            .deployment
-            .as_ref()
-            .and_then(|deployment| deployment.status.as_ref())
-            .and_then(|status| status.ready_replicas)
-            .is_some_and(|ready| ready > 0)
+        ready_replicas(observed) > 0
     } else {
         observed.ready_endpoints > 0
     };
@@ -47,6 +42,15 @@ pub(super) fn findings(observed: &Observed) -> Vec<Finding> {
         findings.push(Finding::new(Reason::RolloutStuck, severity, message));
     }
     findings
+}
+
+/// How many replicas are ready, by the Deployment.
+pub(super) fn ready_replicas(observed: &Observed) -> i32 {
+    let status = observed.deployment.as_ref();
+    let status = status.and_then(|deployment| deployment.status.as_ref());
+    status
+        .and_then(|status| status.ready_replicas)
+        .unwrap_or_default()
 }
 
 /// Whether a Pod takes requests.

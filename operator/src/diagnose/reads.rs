@@ -5,9 +5,9 @@ use contract::report::FrontProxyRefusal;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{APIService, APIServiceCondition};
 use kube::ResourceExt as _;
 
-use super::{Finding, Reason, Severity, names_of};
+use super::{Finding, Reason, Severity, names_of, pods};
 use crate::cluster;
-use crate::observe::{Observed, Read};
+use crate::observe::{Observed, Part, Read};
 
 /// Words of Go about a certificate.
 const OF_CERTIFICATES: [&str; 2] = ["x509:", "tls: failed to verify certificate"];
@@ -23,6 +23,21 @@ const OF_CONNECTIONS: [&str; 8] = [
     "no answer within",
 ];
 
+/// And about a kept connection that turns out to be dead.
+const OF_DEAD_CONNECTIONS: [&str; 4] = [
+    "http2: client connection lost",
+    "http2: server sent GOAWAY",
+    "connection reset by peer",
+    ": EOF",
+];
+/// What kube-aggregator calls a Service that leads nowhere.
+const NOWHERE: [&str; 4] = [
+    "ServiceNotFound",
+    "ServicePortError",
+    "EndpointsNotFound",
+    "MissingEndpoints",
+];
+
 /// What is wrong with a failed read, and what cannot be done meanwhile.
 pub(super) fn findings(observed: &Observed, findings: &mut Vec<Finding>) {
     // Without a ready replica there is nobody to read from: why that is so is found at the Pods.
@@ -31,6 +46,7 @@ pub(super) fn findings(observed: &Observed, findings: &mut Vec<Finding>) {
     {
         findings.push(read_failed(observed, version, reason));
     }
+    findings.extend(without_endpoints(observed));
     if !observed.stuck_namespaces.is_empty() {
         let evidence = format!(
             "{} namespaces cannot be deleted: {}",
@@ -39,6 +55,33 @@ pub(super) fn findings(observed: &Observed, findings: &mut Vec<Finding>) {
         );
         findings.push(Finding::new(Reason::NamespacesStuck, Severity::Warning, evidence));
     }
+}
+
+/// Ready replicas to which the Service does not lead. Only what kube-aggregator says as well counts: endpoints come a
+/// moment after their Pods are ready.
+fn without_endpoints(observed: &Observed) -> Option<Finding> {
+    let ready = pods::ready_replicas(observed);
+    if ready == 0 || observed.ready_endpoints > 0 || !observed.sees(Part::Endpoints) {
+        return None;
+    }
+    let mut services = observed.api_services.iter();
+    let (service, condition) = services.find_map(|service| {
+        let condition = condition(service)?;
+        let nowhere = NOWHERE.contains(&condition.reason.as_deref()?);
+        (condition.status != "True" && nowhere).then_some((service, condition))
+    })?;
+    let evidence = format!(
+        "{ready} replicas are ready, and APIService {} is Available={}, {}: {}",
+        service.name_any(),
+        condition.status,
+        condition.reason.as_deref().unwrap_or_default(),
+        condition.message.as_deref().unwrap_or_default()
+    );
+    Some(Finding::new(
+        Reason::ServiceWithoutEndpoints,
+        Severity::Failure,
+        evidence,
+    ))
 }
 
 fn read_failed(observed: &Observed, version: &str, reason: &str) -> Finding {
@@ -83,6 +126,8 @@ fn read_failed(observed: &Observed, version: &str, reason: &str) -> Finding {
         Reason::ServingCertificateNotTrusted
     } else if reaches && says(&OF_CONNECTIONS) {
         Reason::ControlPlaneCannotReachPods
+    } else if says(&OF_DEAD_CONNECTIONS) {
+        Reason::ConnectionLost
     } else {
         Reason::ReadFailed
     };

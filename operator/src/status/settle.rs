@@ -20,8 +20,10 @@ const QUOTING: [Reason; 7] = [
     Reason::ContainerNotStarting,
 ];
 /// Kinds that say by themselves what is wrong. In what words somebody else says it may differ each time.
-const CLASSIFIED: [Reason; 2] = [
+const CLASSIFIED: [Reason; 4] = [
     Reason::ControlPlaneCannotReachPods,
+    Reason::ServiceWithoutEndpoints,
+    Reason::ConnectionLost,
     Reason::ServingCertificateNotTrusted,
 ];
 

@@ -66,10 +66,60 @@ fn what_kube_aggregator_says_tells_causes_apart() {
         found(&failed(dial, &works)).reason,
         Reason::ControlPlaneCannotReachPods
     );
+    for dead in [
+        "http2: client connection lost",
+        "EOF",
+        "read: connection reset by peer",
+    ] {
+        let said = format!("error trying to reach service: {dead} (503)");
+        assert_eq!(
+            found(&failed(&said, &works)).reason,
+            Reason::ConnectionLost,
+            "{dead}"
+        );
+    }
     // The operator does not reach them either: then it is not the control plane's way to them.
     let mut unreachable = failed(dial, &works);
     unreachable.replicas[0].report = Err("no route".to_owned());
     assert_eq!(found(&unreachable).reason, Reason::ReadFailed);
+}
+
+#[test]
+fn ready_replicas_that_no_endpoint_names_are_the_services_fault() {
+    let missing = |reason: &str| {
+        json!({"type": "Available", "status": "False", "reason": reason,
+            "message": "endpointslices for service/metrics-api in \"ns\" have no addresses with port name \"https\""})
+    };
+    let observed = |reason: &str, ready: i32| {
+        let deployment = json!({"metadata": {"name": "metrics-api"}, "status": {"readyReplicas": ready}});
+        Observed {
+            ready_endpoints: 0,
+            deployment: serde_json::from_value(deployment).unwrap(),
+            ..failed(
+                "the server is currently unable to handle the request (503)",
+                &missing(reason),
+            )
+        }
+    };
+    let finding = found(&observed("MissingEndpoints", 2));
+    assert_eq!(
+        (finding.reason, finding.severity),
+        (Reason::ServiceWithoutEndpoints, Severity::Failure)
+    );
+    assert_eq!(
+        finding.evidence,
+        "2 replicas are ready, and APIService v1.metrics.k8s.io is Available=False, MissingEndpoints: endpointslices for \
+         service/metrics-api in \"ns\" have no addresses with port name \"https\""
+    );
+    // Without a ready replica there are none to have, and a look at both may fall between two moments.
+    for other in [
+        observed("MissingEndpoints", 0),
+        observed("FailedDiscoveryCheck", 2),
+    ] {
+        let mut all = Vec::new();
+        findings(&other, &mut all);
+        assert!(all.is_empty(), "{all:?}");
+    }
 }
 
 #[test]

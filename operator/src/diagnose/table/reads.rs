@@ -21,6 +21,18 @@ pub(super) fn entry(reason: Reason) -> (&'static str, &'static str) {
             "Open the port of metrics-api's Pods (default 10250) from the control plane, in firewalls and network \
              policies. Where the control plane is not part of the Pods' network set spec.metricsApi.hostNetwork: true.",
         ),
+        Reason::ServiceWithoutEndpoints => (
+            "kube-apiserver finds no address of a replica that is ready: the Service selects none, has no port with the \
+             name https, or nobody writes its EndpointSlices.",
+            "The operator puts its Service right within seconds; another finding says what keeps it from that. Otherwise \
+             see that kube-controller-manager runs, which writes EndpointSlices.",
+        ),
+        Reason::ConnectionLost => (
+            "kube-apiserver asked on a connection that it had kept, and whose other end is gone, as when a Pod or a node dies.",
+            "With HTTP/1.1, which is all that metrics-api offers, it passes with the next read; with HTTP/2, as a proxy \
+             between them may speak it, after up to 45 seconds. If it comes again, look at what ends Pods or nodes or \
+             drops idle connections, and for proxy variables in kube-apiserver's environment without .svc in no_proxy.",
+        ),
         Reason::CertificateExpires => (
             "It should have been renewed long before. When it has expired, nothing can be read.",
             "Other findings say what keeps the operator from renewing it. With spec.certificates.issuer Secret see to \
