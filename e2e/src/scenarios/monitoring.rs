@@ -59,6 +59,17 @@ pub(super) async fn comes_and_goes_with_its_kinds(context: &Context) -> Result<(
     })
     .await?;
     let dashboard = get(context, "configmaps", DASHBOARD_CONFIG_MAP).await?;
+    // The last that a new stack learns, and the operator measures nothing that it does not know.
+    eventually(
+        "the front proxy's certificate is in the status",
+        WITHIN,
+        async || {
+            let aggregation = &context.stack().await?.0["status"]["aggregation"];
+            ensure!(aggregation["proxyClient"].is_object(), "{aggregation}");
+            Ok(())
+        },
+    )
+    .await?;
     let mut pages = scraped(context, &service_monitor).await?;
     pages.push_str(&of_operator(context, &pod_monitor).await?);
     let asked = metrics_asked_for(&rule, &dashboard)?;
