@@ -4,10 +4,13 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use contract::names;
+use http::Request;
+use http::header::CONTENT_TYPE;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{DeleteParams, Preconditions, PropagationPolicy};
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client, Config};
+use serde_json::{Value, json};
 
 /// Finalizer of a stack: there is something to clean up.
 pub const FINALIZER: &str = "metricsstack.dev/cleanup";
@@ -56,6 +59,28 @@ pub(crate) fn objects(
     match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
         None => Api::all_with(client.clone(), resource),
+    }
+}
+
+/// Writes the whole status of the stack; one that was deleted in between needs none.
+///
+/// Not by server-side apply, which refuses all of it where the `CustomResourceDefinition` is an earlier one that lacks a
+/// field: by this patch kube-apiserver drops what it does not know and keeps the rest.
+pub(crate) async fn write_status(client: &Client, status: &Value) -> Result<(), kube::Error> {
+    let patch = json!([{"op": "add", "path": "/status", "value": status}]);
+    let url = format!(
+        "/apis/{}/v1alpha1/metricsstacks/{}/status?fieldManager={}",
+        names::STACK_GROUP,
+        names::STACK_NAME,
+        names::MANAGED_BY
+    );
+    let request = Request::patch(url)
+        .header(CONTENT_TYPE, "application/json-patch+json")
+        .body(patch.to_string().into_bytes())
+        .map_err(kube::Error::HttpError)?;
+    match client.request::<Value>(request).await {
+        Err(error) if !is_not_found(&error) => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -243,7 +243,17 @@ impl State {
             .map(|fields| fields.remove("resourceVersion"));
         let version = self.next_version();
         let object = self.objects.entry(path.to_owned()).or_insert_with(|| json!({}));
-        merge(object, body);
+        match body {
+            // A JSON patch, of which only the whole status is written.
+            Value::Array(mut operations) => {
+                let [operation] = operations.as_mut_slice() else {
+                    panic!("{operations:?}")
+                };
+                assert_eq!((&operation["op"], &operation["path"]), (&json!("add"), &json!("/status")));
+                object["status"] = operation["value"].take();
+            }
+            body => merge(object, body),
+        }
         *object = stamped(object.take(), version);
         let object = object.clone();
         self.drop_released(path, &object);

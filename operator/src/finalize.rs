@@ -268,20 +268,9 @@ async fn say_so(client: &Client, namespace: &str) -> Result<(), FinalizeError> {
         observed_generation: stack.metadata.generation,
         last_transition_time: Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
     };
-    let patch = json!({
-        "apiVersion": format!("{}/v1alpha1", names::STACK_GROUP),
-        "kind": "MetricsStack",
-        "metadata": {"name": names::STACK_NAME},
-        "status": {"conditions": [condition]},
-    });
-    let parameters = PatchParams::apply(names::MANAGED_BY).force();
-    match api
-        .patch_status(names::STACK_NAME, &parameters, &Patch::Apply(patch))
+    cluster::write_status(client, &json!({"conditions": [condition]}))
         .await
-    {
-        Err(error) if !cluster::is_not_found(&error) => Err(FinalizeError::Tell(error)),
-        _ => Ok(()),
-    }
+        .map_err(FinalizeError::Tell)
 }
 
 #[cfg(test)]

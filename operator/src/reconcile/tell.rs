@@ -1,9 +1,6 @@
 //! What a turn tells: the status, and the events of what is new in it.
 
-use contract::names;
 use jiff::Timestamp;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::{ReconcileError, Reconciler, on_stack};
@@ -44,22 +41,8 @@ impl Reconciler {
     }
 
     async fn write(&self, status: &MetricsStackStatus) -> Result<(), ReconcileError> {
-        let api: Api<MetricsStack> = Api::all(self.client.clone());
-        let patch = json!({
-            "apiVersion": format!("{}/v1alpha1", names::STACK_GROUP),
-            "kind": "MetricsStack",
-            "metadata": {"name": names::STACK_NAME},
-            "status": status,
-        });
-        let parameters = PatchParams::apply(names::MANAGED_BY).force();
-        match api
-            .patch_status(names::STACK_NAME, &parameters, &Patch::Apply(patch))
+        cluster::write_status(&self.client, &json!(status))
             .await
-        {
-            Ok(_) => Ok(()),
-            // Deleted in between.
-            Err(error) if cluster::is_not_found(&error) => Ok(()),
-            Err(source) => Err(on_stack("write the status of")(source)),
-        }
+            .map_err(on_stack("write the status of"))
     }
 }
