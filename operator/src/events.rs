@@ -13,6 +13,12 @@ use crate::kubelet_certificates::Denied;
 /// kube-apiserver takes notes of up to a kibibyte.
 const NOTE_LIMIT: usize = 1024;
 const ACTION: &str = "Reconcile";
+/// Where something was left out.
+const CUT: &str = "…";
+const AFTER_DENIAL: &str = "What to do: if it is a kubelet of yours, put right what is named and restart it, and it asks \
+                            again; otherwise see who has its credentials.";
+const WHILE_STILL_THERE: &str = "It is tried again. What to do: mend what is named; where the operator will not run any more, \
+                                 take the finalizer metricsstack.dev/cleanup away.";
 
 /// Publishes changes of a stack's status as events.
 pub struct Publisher(Recorder);
@@ -72,7 +78,11 @@ impl Publisher {
             };
             let event = Event {
                 secondary: Some(about),
-                ..event(EventType::Warning, "KubeletCertificateDenied", why)
+                ..event(
+                    EventType::Warning,
+                    "KubeletCertificateDenied",
+                    &format!("{why}. {AFTER_DENIAL}"),
+                )
             };
             self.write(&event, &stack.object_ref(&())).await;
         }
@@ -83,7 +93,7 @@ impl Publisher {
         let event = event(
             EventType::Warning,
             "DeletionFailed",
-            &format!("{why}. It is tried again"),
+            &format!("{why}. {WHILE_STILL_THERE}"),
         );
         self.write(&event, &stack.object_ref(&())).await;
     }
@@ -112,8 +122,7 @@ fn news(before: Option<&MetricsStackStatus>, after: &MetricsStackStatus, finding
                 Severity::Failure | Severity::Warning => EventType::Warning,
                 Severity::Note => EventType::Normal,
             };
-            let note = format!("{} What to do: {}", finding.message(), finding.remedy());
-            event(type_, &finding.reason.name(), &note)
+            event(type_, &finding.reason.name(), &note(finding))
         })
         .collect();
     let ready = |status: &MetricsStackStatus| {
@@ -138,15 +147,38 @@ fn news(before: Option<&MetricsStackStatus>, after: &MetricsStackStatus, finding
     events
 }
 
-fn event(type_: EventType, reason: &str, note: &str) -> Event {
-    let mut end = note.len().min(NOTE_LIMIT);
-    while !note.is_char_boundary(end) {
+/// What was found, what it means and what to do. What somebody else's long error says is cut off before what to do is.
+fn note(finding: &Finding) -> String {
+    let to_do = format!(" What to do: {}", finding.remedy());
+    let message = finding.message();
+    let evidence = finding.evidence.trim_end_matches('.');
+    let without = message.len() - evidence.len();
+    let room = NOTE_LIMIT.saturating_sub(to_do.len());
+    if message.len() <= room {
+        return message + &to_do;
+    }
+    let room = room.saturating_sub(without + CUT.len());
+    let shorter = Finding {
+        evidence: format!("{}{CUT}", beginning(evidence, room)),
+        ..finding.clone()
+    };
+    shorter.message() + &to_do
+}
+
+/// Whole characters of so many bytes at most.
+fn beginning(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
         end -= 1;
     }
+    text.get(..end).unwrap_or_default()
+}
+
+fn event(type_: EventType, reason: &str, note: &str) -> Event {
     Event {
         type_,
         reason: reason.to_owned(),
-        note: note.get(..end).map(str::to_owned),
+        note: Some(beginning(note, NOTE_LIMIT).to_owned()),
         action: ACTION.to_owned(),
         secondary: None,
     }
@@ -203,6 +235,23 @@ mod tests {
             note.starts_with("It hurts. ") && note.contains("What to do: "),
             "{note}"
         );
+    }
+
+    #[test]
+    fn whatever_somebody_else_says_what_to_do_is_said() {
+        for evidence in ["ä".repeat(2000), format!("{}.", "x".repeat(900))] {
+            let long = Finding {
+                evidence,
+                ..finding()
+            };
+            let note = note(&long);
+            assert!(note.ends_with(long.remedy()) && note.contains("…. "), "{note}");
+            assert!(
+                note.len() <= NOTE_LIMIT && note.len() > NOTE_LIMIT - 4,
+                "{}",
+                note.len()
+            );
+        }
     }
 
     #[test]

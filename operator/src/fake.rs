@@ -249,7 +249,10 @@ impl State {
                 let [operation] = operations.as_mut_slice() else {
                     panic!("{operations:?}")
                 };
-                assert_eq!((&operation["op"], &operation["path"]), (&json!("add"), &json!("/status")));
+                assert_eq!(
+                    (&operation["op"], &operation["path"]),
+                    (&json!("add"), &json!("/status"))
+                );
                 object["status"] = operation["value"].take();
             }
             body => merge(object, body),

@@ -2,6 +2,7 @@
 
 use contract::names;
 use contract::report::FrontProxyRefusal;
+use jiff::SignedDuration;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{APIService, APIServiceCondition};
 use kube::ResourceExt as _;
 
@@ -23,13 +24,8 @@ const OF_CONNECTIONS: [&str; 8] = [
     "no answer within",
 ];
 
-/// And about a kept connection that turns out to be dead.
-const OF_DEAD_CONNECTIONS: [&str; 4] = [
-    "http2: client connection lost",
-    "http2: server sent GOAWAY",
-    "connection reset by peer",
-    ": EOF",
-];
+/// And about a kept connection that turns out to be dead. With HTTP/1.1 the next read is on another one.
+const OF_DEAD_CONNECTIONS: [&str; 2] = ["http2: client connection lost", "http2: server sent GOAWAY"];
 /// What kube-aggregator calls a Service that leads nowhere.
 const NOWHERE: [&str; 4] = [
     "ServiceNotFound",
@@ -57,19 +53,31 @@ pub(super) fn findings(observed: &Observed, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Ready replicas to which the Service does not lead. Only what kube-aggregator says as well counts: endpoints come a
-/// moment after their Pods are ready.
+/// Endpoints come a moment after their Pods are ready, and kube-aggregator's word of them a moment later.
+const ENDPOINTS_COME_WITHIN: SignedDuration = SignedDuration::from_secs(10);
+
+/// Ready replicas to which the Service does not lead, as kube-aggregator has said for a while.
 fn without_endpoints(observed: &Observed) -> Option<Finding> {
     let ready = pods::ready_replicas(observed);
     if ready == 0 || observed.ready_endpoints > 0 || !observed.sees(Part::Endpoints) {
         return None;
     }
-    let mut services = observed.api_services.iter();
-    let (service, condition) = services.find_map(|service| {
-        let condition = condition(service)?;
-        let nowhere = NOWHERE.contains(&condition.reason.as_deref()?);
-        (condition.status != "True" && nowhere).then_some((service, condition))
-    })?;
+    let ours = observed
+        .api_services
+        .iter()
+        .filter(|service| observed.owns(service));
+    let (service, condition) = ours
+        .filter_map(|service| Some((service, condition(service)?)))
+        .find(|(_, condition)| {
+            let nowhere = condition
+                .reason
+                .as_deref()
+                .is_some_and(|reason| NOWHERE.contains(&reason));
+            let since = condition.last_transition_time.as_ref();
+            let lasts =
+                since.is_some_and(|since| observed.at.duration_since(since.0) >= ENDPOINTS_COME_WITHIN);
+            condition.status != "True" && nowhere && lasts
+        })?;
     let evidence = format!(
         "{ready} replicas are ready, and APIService {} is Available={}, {}: {}",
         service.name_any(),

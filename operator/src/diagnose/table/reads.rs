@@ -28,10 +28,10 @@ pub(super) fn entry(reason: Reason) -> (&'static str, &'static str) {
              see that kube-controller-manager runs, which writes EndpointSlices.",
         ),
         Reason::ConnectionLost => (
-            "kube-apiserver asked on a connection that it had kept, and whose other end is gone, as when a Pod or a node dies.",
-            "With HTTP/1.1, which is all that metrics-api offers, it passes with the next read; with HTTP/2, as a proxy \
-             between them may speak it, after up to 45 seconds. If it comes again, look at what ends Pods or nodes or \
-             drops idle connections, and for proxy variables in kube-apiserver's environment without .svc in no_proxy.",
+            "kube-apiserver asked on a connection of HTTP/2 that it had kept, and whose other end is gone, as when a Pod or a \
+             node dies.",
+            "It passes within 45 seconds. metrics-api offers HTTP/1.1 only, with which it passes with the next read, so a \
+             proxy between them speaks HTTP/2: look for one. If it comes again, look at what ends Pods or nodes.",
         ),
         Reason::CertificateExpires => (
             "It should have been renewed long before. When it has expired, nothing can be read.",
