@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::contest::{self, Contest, Contests};
 use crate::desired::{self, Object, Objects};
 use crate::observe::Conflict;
+use crate::repair::Repair;
 use crate::{cluster, drift, kinds, ownership, registration};
 
 /// Time for kube-apiserver's authorizer to hear of a Role that was just made.
@@ -25,6 +26,8 @@ pub struct Applier {
     /// Objects as they were after our last write, by description.
     written: BTreeMap<String, Written>,
     contests: Contests,
+    /// What was put right since the last apply.
+    repaired: Vec<Repair>,
     /// Whether objects of ours that are no longer made have been looked for.
     pruned: bool,
 }
@@ -39,7 +42,7 @@ struct Written {
 }
 
 /// What an apply did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Applied {
     /// Objects with a name of ours that are not ours. They were left alone.
     pub conflicts: Vec<Conflict>,
@@ -55,6 +58,10 @@ pub struct Applied {
     pub registered: bool,
     /// Whether the certificate authority is stored as it shall be.
     pub authority: bool,
+    /// And every other certificate too.
+    pub certificates: bool,
+    /// What somebody else had changed or deleted.
+    pub repaired: Vec<Repair>,
 }
 
 /// There is no point in going on: kube-apiserver does not answer, or what all else rests on is missing.
@@ -69,6 +76,7 @@ impl Applier {
             namespace: namespace.to_owned(),
             written: BTreeMap::new(),
             contests: Contests::default(),
+            repaired: Vec::new(),
             pruned: false,
         }
     }
@@ -80,6 +88,7 @@ impl Applier {
         // The end of an apply that stopped is in its errors.
         let _stopped = self.try_apply(objects, &mut applied).await;
         applied.contests = self.contests.all();
+        applied.repaired = std::mem::take(&mut self.repaired);
         applied
     }
 
@@ -88,6 +97,7 @@ impl Applier {
             let result = self.remove(object).await;
             applied.note(&object.describe(), result)?;
         }
+        let mut certificates = true;
         for object in &objects.base {
             let conflicts = applied.conflicts.len();
             let result = self.ensure(object, &mut applied.conflicts).await;
@@ -96,6 +106,7 @@ impl Applier {
                 // Left as somebody else made it, unless it was written just now.
                 stored &= matches!(result, Ok(true));
             }
+            certificates &= stored || object.resource.kind != "Secret";
             applied.note(&object.describe(), result)?;
             if object.is_authority() {
                 applied.authority = stored;
@@ -106,6 +117,7 @@ impl Applier {
                 }
             }
         }
+        applied.certificates = certificates;
         // Not if the Deployment could not be written: it may still mount what goes here.
         if applied.errors.is_empty() {
             for object in &objects.absent {
@@ -223,6 +235,10 @@ impl Applier {
                 || "somebody who deletes it".to_owned(),
                 |live| contest::opponent(live.metadata.managed_fields.as_deref()),
             );
+            // Of the authority it is told as of a certificate.
+            if !object.is_authority() {
+                self.repaired.push(Repair::of(object, live.as_ref(), &by));
+            }
             self.contests.repaired(&object.describe(), by, Instant::now());
         }
         Ok(true)

@@ -9,12 +9,15 @@ use crate::api::{MetricsStack, MetricsStackStatus};
 use crate::cluster;
 use crate::diagnose::{Finding, Severity};
 use crate::kubelet_certificates::Denied;
+use crate::repair::Repair;
 
 /// kube-apiserver takes notes of up to a kibibyte.
 const NOTE_LIMIT: usize = 1024;
 const ACTION: &str = "Reconcile";
 /// Where something was left out.
 const CUT: &str = "…";
+const AFTER_REPAIR: &str = "It is as it was again. What to do: nothing, if that was an accident; what shall be otherwise \
+                            belongs into the spec of the MetricsStack.";
 const AFTER_DENIAL: &str = "What to do: if it is a kubelet of yours, put right what is named and restart it, and it asks \
                             again; otherwise see who has its credentials.";
 const WHILE_STILL_THERE: &str = "It is tried again. What to do: mend what is named; where the operator will not run any more, \
@@ -62,6 +65,17 @@ impl Publisher {
             let event = Event {
                 secondary: Some(secret),
                 ..event(EventType::Normal, "CertificateRenewed", certificate)
+            };
+            self.write(&event, &stack.object_ref(&())).await;
+        }
+    }
+
+    /// Publishes which objects of the operator somebody else had changed or deleted.
+    pub async fn repaired(&self, stack: &MetricsStack, repaired: &[Repair]) {
+        for Repair { about, reason, found } in repaired {
+            let event = Event {
+                secondary: Some(about.clone()),
+                ..event(EventType::Normal, reason, &format!("{found}. {AFTER_REPAIR}"))
             };
             self.write(&event, &stack.object_ref(&())).await;
         }

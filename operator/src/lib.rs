@@ -32,6 +32,7 @@ mod ownership;
 pub mod plan;
 pub mod reconcile;
 pub mod registration;
+pub mod repair;
 pub mod reports;
 mod restart;
 pub mod rotation;

@@ -1,5 +1,6 @@
 //! One turn: observe, plan, desired, apply, verify, diagnose, status.
 
+mod authority;
 mod tell;
 
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use crate::api::{MetricsStack, MetricsStackSpec, MetricsStackStatus};
 use crate::api_servers::{ApiServer, ApiServers};
 use crate::apply::{Applied, Applier};
-use crate::desired::{self, Objects};
+use crate::desired;
 use crate::diagnose;
 use crate::events::Publisher;
 use crate::finalize::{self, Extent, FinalizeError};
@@ -197,7 +198,7 @@ impl Reconciler {
         if observed.given_secret.is_some() {
             self.authority = None;
         }
-        let put_back = self.recall_authority(&mut observed);
+        let put_back = authority::recall(self.authority.as_ref(), &mut observed);
         self.observer.reports(&mut observed).await;
         observed.usage = self.rotation.usage(plan::published(&observed), &observed);
         let servers = self.api_servers.find().await;
@@ -214,9 +215,10 @@ impl Reconciler {
                 let objects = desired::objects(plan);
                 let applied = self.applier.apply(&objects).await;
                 if applied.authority {
-                    self.authority = authority(&objects);
+                    self.authority = authority::of(&objects);
                 }
-                if applied.writes > 0 && applied.errors.is_empty() && applied.conflicts.is_empty() {
+                self.publisher.repaired(stack, &applied.repaired).await;
+                if applied.writes > 0 && applied.certificates {
                     let renewed: Vec<_> = put_back.into_iter().chain(plan.renewed.clone()).collect();
                     for certificate in &renewed {
                         tracing::info!(certificate, "a certificate was made or put back");
@@ -282,18 +284,6 @@ impl Reconciler {
         let soon = soon.and_then(|soon| Timestamp::now().saturating_add(soon).ok());
         let next_check = plan.and_then(|plan| plan.next_check);
         Ok((status, next_check.into_iter().chain(soon).min()))
-    }
-
-    /// Says what was found in its place.
-    fn recall_authority(&self, observed: &mut Observed) -> Option<String> {
-        let known = self.authority.as_ref()?;
-        let found = match &observed.ca_secret {
-            None => "it was deleted",
-            Some(secret) if secret.data != known.data => "it was changed",
-            Some(_) => return None,
-        };
-        observed.ca_secret = Some(known.clone());
-        Some(format!("{}: {found}, and comes back as it was", names::CA_SECRET))
     }
 
     async fn restart(&self, observed: &Observed) {
@@ -392,12 +382,6 @@ impl Reconciler {
         });
         wait.min(due)
     }
-}
-
-/// The certificate authority's Secret.
-fn authority(objects: &Objects) -> Option<Secret> {
-    let secret = objects.base.iter().find(|object| object.is_authority())?;
-    secret.object.clone().try_parse().ok()
 }
 
 fn on_stack(action: &'static str) -> impl FnOnce(kube::Error) -> ReconcileError {

@@ -1,13 +1,14 @@
 //! What makes kube-apiserver's reads fail is named: a front-proxy certificate that ends soon while they still succeed, each
-//! fault of such a certificate, an authority that signs clients too or is not published, a Service that selects nobody, and
-//! a closed way to the Pods, with the namespaces that cannot be deleted meanwhile.
+//! fault of such a certificate, an authority that signs clients too or is not published, a Service that selects nobody, a
+//! caBundle that does not fit, and a closed way to the Pods, with the namespaces that cannot be deleted meanwhile.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use contract::names::{AUTHENTICATION_CONFIG_MAP, METRICS_API, METRICS_API_PORT, METRICS_GROUP};
+use contract::names::{AUTHENTICATION_CONFIG_MAP, MANAGED_BY, METRICS_API, METRICS_API_PORT, METRICS_GROUP};
 use http::header::ACCEPT;
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use super::admission;
@@ -20,7 +21,7 @@ use super::wait::eventually;
 use crate::test::install_yaml::NAMESPACE;
 
 /// Time for kube-apiserver to take up what changed, and for two turns of the operator.
-const WITHIN: Duration = Duration::from_secs(90);
+const WITHIN: Duration = Duration::from_mins(2);
 const NAME: &str = "front-proxy-client";
 /// Less than a third of the lifetime of one that began an hour ago.
 const ENDS_SOON: Duration = Duration::from_mins(20);
@@ -28,6 +29,8 @@ const ENDS_SOON: Duration = Duration::from_mins(20);
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 /// The policy that keeps kube-apiserver or the operator from writing.
 const KEEPER: &str = "e2e-unwritten";
+/// A change that matters to nobody.
+const TOUCH: &str = r#"--patch={"metadata": {"annotations": {"e2e.metricsstack.dev/touched": ""}}}"#;
 /// A namespace that is deleted while nothing answers.
 const STUCK: &str = "e2e-stuck";
 
@@ -56,10 +59,15 @@ pub(super) async fn are_explained(context: &Context) -> Result<()> {
         .ready()
         .await
         .context("with the right front proxy again")?;
-    let named = unselected_pods(context).await;
-    admission::allow(context, KEEPER).await?;
-    named?;
-    context.ready().await.context("with the right Service again")?;
+    let service = ["service", "--namespace", NAMESPACE, METRICS_API];
+    let nobody = json!({"spec": {"selector": {"app.kubernetes.io/name": "nobody"}}});
+    let kind = ("", "v1", "services");
+    unmended(context, kind, &service, &nobody, "ServiceWithoutEndpoints").await?;
+    let service = ["apiservice", "v1.metrics.k8s.io"];
+    let authority = ByteString(Authority::new("another authority")?.pem.into_bytes());
+    let another = json!({"spec": {"caBundle": authority}});
+    let kind = ("apiregistration.k8s.io", "v1", "apiservices");
+    unmended(context, kind, &service, &another, "ServingCertificateNotTrusted").await?;
     closed_way(context).await
 }
 
@@ -106,49 +114,56 @@ async fn unpublished_authority(context: &Context) -> Result<()> {
         "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["UPDATE"],
         "resourceNames": [AUTHENTICATION_CONFIG_MAP],
     }]);
-    let by_others = "request.userInfo.username != 'system:apiserver'";
-    admission::refuse(context, KEEPER, published, by_others).await?;
-    let began = Instant::now();
-    let without = r#"--patch={"data": {"requestheader-client-ca-file": null}}"#;
-    let namespace = "--namespace=kube-system";
     let patch = [
         "patch",
         "configmap",
-        namespace,
+        "--namespace=kube-system",
         AUTHENTICATION_CONFIG_MAP,
-        without,
     ];
-    // The policy takes a moment, in which kube-apiserver mends what is taken away.
-    eventually("the finding AggregationDisabled", WITHIN, async || {
-        context.kubectl(&patch).await?;
-        let stack = context.stack().await?;
-        stack.expect_finding("AggregationDisabled").map(drop)
-    })
-    .await?;
-    say_after(context, "AggregationDisabled", began);
-    Ok(())
+    let keeps = [
+        "--as=system:apiserver",
+        "--as-group=system:masters",
+        "--dry-run=server",
+        TOUCH,
+    ];
+    let by_others = "request.userInfo.username != 'system:apiserver'";
+    let probe = [patch.as_slice(), &keeps].concat();
+    admission::refuse(context, KEEPER, published, by_others, &probe).await?;
+    let without = r#"--patch={"data": {"requestheader-client-ca-file": null}}"#;
+    context.kubectl(&[patch.as_slice(), &[without]].concat()).await?;
+    finding(context, "AggregationDisabled").await
 }
 
-/// The Service selects no Pod, and the operator may not put that right.
-async fn unselected_pods(context: &Context) -> Result<()> {
-    let service = json!([{
-        "apiGroups": [""], "apiVersions": ["v1"], "resources": ["services"], "operations": ["UPDATE"],
-        "resourceNames": [METRICS_API],
+/// Something of the operator's is changed that it may not put right.
+async fn unmended(
+    context: &Context,
+    (group, version, resource): (&str, &str, &str),
+    object: &[&str],
+    patch: &Value,
+    reason: &str,
+) -> Result<()> {
+    let rules = json!([{
+        "apiGroups": [group], "apiVersions": [version], "resources": [resource], "operations": ["UPDATE"],
     }]);
-    let by_others = format!("!request.userInfo.username.startsWith('system:serviceaccount:{NAMESPACE}:')");
-    admission::refuse(context, KEEPER, service, &by_others).await?;
-    let began = Instant::now();
-    let nobody = r#"--patch={"spec": {"selector": {"app.kubernetes.io/name": "nobody"}}}"#;
-    let patch = ["patch", "service", "--namespace", NAMESPACE, METRICS_API, nobody];
-    // Until the policy counts, the operator mends it.
-    eventually("the finding ServiceWithoutEndpoints", WITHIN, async || {
-        context.kubectl(&patch).await?;
-        let stack = context.stack().await?;
-        stack.expect_finding("ApplyFailed")?;
-        stack.expect_finding("ServiceWithoutEndpoints").map(drop)
-    })
-    .await?;
-    say_after(context, "ServiceWithoutEndpoints", began);
+    let operator = format!("system:serviceaccount:{NAMESPACE}:{MANAGED_BY}");
+    let by_others = format!("request.userInfo.username != '{operator}'");
+    let merge = [&["patch", "--type=merge"], object].concat();
+    let impersonation = format!("--as={operator}");
+    let probe = [merge.as_slice(), &[&impersonation, "--dry-run=server", TOUCH]].concat();
+    let named = async {
+        admission::refuse(context, KEEPER, rules, &by_others, &probe).await?;
+        let patch = format!("--patch={patch}");
+        context.kubectl(&[merge.as_slice(), &[&patch]].concat()).await?;
+        finding(context, reason).await?;
+        context.stack().await?.expect_finding("ApplyFailed").map(drop)
+    }
+    .await;
+    admission::allow(context, KEEPER).await?;
+    named.with_context(|| format!("{object:?} changed"))?;
+    context
+        .ready()
+        .await
+        .with_context(|| format!("{object:?} as it was"))?;
     Ok(())
 }
 
@@ -231,13 +246,9 @@ async fn finding(context: &Context, reason: &str) -> Result<()> {
         Ok(())
     })
     .await?;
-    say_after(context, reason, began);
-    Ok(())
-}
-
-fn say_after(context: &Context, reason: &str, began: Instant) {
     context.say(format_args!(
         "{reason} after {:.1} s",
         began.elapsed().as_secs_f64()
     ));
+    Ok(())
 }

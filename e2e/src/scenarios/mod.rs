@@ -208,7 +208,7 @@ scenarios! {
     Operator Default "install-yaml" 5 install::by_manifest;
 
     Aggregation Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
-    Aggregation Default "failed-reads" 6 failed_reads::are_explained;
+    Aggregation Default "failed-reads" 8 failed_reads::are_explained;
     Aggregation Default "host-network" 6 host_network::there_and_back_fails_no_read;
     Aggregation Default "restarted-api-server" 5 restarted_api_server::is_followed_again;
     Aggregation Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
@@ -246,14 +246,19 @@ pub async fn run(args: &ScenarioArgs) -> Result<ExitCode> {
     let scenario = scenario.with_context(|| format!("there is no scenario {:?}", args.name))?;
     let context = Context::new(&args.cluster, args.ran.clone()).await?;
     // A scenario that was killed may have left some.
-    fake_kubelet::remove_all(&context).await?;
+    remove_leftovers(&context).await?;
     let ended = tokio::time::timeout(scenario.deadline, (scenario.run)(&context)).await;
     let ended = ended
         .with_context(|| format!("not over after {:?}", scenario.deadline))
         .flatten();
-    // Nodes that lead to this process have no meaning without it.
-    let removed = fake_kubelet::remove_all(&context).await;
+    let removed = remove_leftovers(&context).await;
     ended.and(removed).map(|()| ExitCode::SUCCESS)
+}
+
+/// Nodes that lead to a process have no meaning without it, and what a scenario had refused no other one expects.
+async fn remove_leftovers(context: &Context) -> Result<()> {
+    admission::allow_all(context).await?;
+    fake_kubelet::remove_all(context).await
 }
 
 /// The image of what scenarios run in pods.

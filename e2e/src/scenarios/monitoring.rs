@@ -31,7 +31,7 @@ pub(super) async fn comes_and_goes_with_its_kinds(context: &Context) -> Result<(
     context.working_stack().await?;
     let rules = json!([{"apiGroups": ["monitoring.coreos.com"], "apiVersions": ["v1"],
         "resources": ["prometheusrules"], "operations": ["CREATE"]}]);
-    admission::refuse(context, REFUSAL, rules, "false").await?;
+    admission::refuse(context, REFUSAL, rules, "false", &[]).await?;
     let folder = PROMETHEUS_OPERATOR.downloaded().await?;
     let folder = folder.join("example/prometheus-operator-crd");
     let files = KINDS.map(|kind| folder.join(format!("monitoring.coreos.com_{kind}.yaml")));

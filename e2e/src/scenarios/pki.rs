@@ -134,8 +134,17 @@ impl Authority {
 
     /// The same for so long from now on. All began an hour ago.
     pub(super) fn server_for(&self, name: &str, time: Duration) -> Result<(String, String)> {
+        self.server_until(name, SystemTime::now() + time)
+    }
+
+    /// The same, and its time was over a minute ago.
+    pub(super) fn expired_server(&self, name: &str) -> Result<(String, String)> {
+        self.server_until(name, SystemTime::now() - Duration::from_mins(1))
+    }
+
+    fn server_until(&self, name: &str, end: SystemTime) -> Result<(String, String)> {
         let mut params = params(name);
-        params.not_after = (SystemTime::now() + time).into();
+        params.not_after = end.into();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names.push(SanType::DnsName(name.try_into()?));

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use contract::names::{
-    AUTH_READER_BINDING, CA_SECRET, KUBELET_CLUSTER_ROLE, MANAGED_BY, NAME_LABEL, SERVING_SECRET,
+    AUTH_READER_BINDING, CA_SECRET, KUBELET_CLUSTER_ROLE, MANAGED_BY, METRICS_API, NAME_LABEL,
+    SERVING_SECRET, TLS_CERTIFICATE, TLS_KEY,
 };
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +16,7 @@ use super::boundaries::pods;
 use super::context::Context;
 use super::load;
 use super::objects::Object;
+use super::pki::Authority;
 use super::pod::RunningPod;
 use super::wait::eventually;
 use crate::test::install_yaml::NAMESPACE;
@@ -50,6 +53,8 @@ pub(super) async fn everything_comes_back(context: &Context) -> Result<()> {
         slowest = slowest.max(took);
     }
     context.ready().await.context("after all changes")?;
+    events(context).await?;
+    expired_leaf(context).await.context("an expired leaf")?;
     context.say(format_args!(
         "{} objects came back, the slowest after {:.1} s",
         objects.len(),
@@ -64,6 +69,75 @@ pub(super) async fn everything_comes_back(context: &Context) -> Result<()> {
         outcome.failed.len()
     ));
     outcome.expect_no_failure().context("while leaders were killed")
+}
+
+/// What was found in the place of what was spoilt is told.
+async fn events(context: &Context) -> Result<()> {
+    eventually("events tell of what was found", BACK_WITHIN, async || {
+        let args = ["get", "events", "--namespace=default", "--output=json"];
+        let events: Value = serde_json::from_str(&context.kubectl(&args).await?)?;
+        let tells = |reason: &str, name: &str, what: &str| {
+            let mut events = events["items"].as_array().into_iter().flatten();
+            events.any(|event| {
+                let message = event["message"].as_str().unwrap_or_default();
+                event["reason"] == reason && event["related"]["name"] == name && message.contains(what)
+            })
+        };
+        for (reason, name, what) in [
+            ("CertificateRenewed", SERVING_SECRET, "there was none"),
+            ("CertificateRenewed", CA_SECRET, "comes back as it was"),
+            ("CaBundleRepaired", "v1.metrics.k8s.io", "a caBundle that is not"),
+            ("ObjectRepaired", METRICS_API, "changed by"),
+            ("ObjectRestored", METRICS_API, "What to do:"),
+        ] {
+            ensure!(tells(reason, name, what), "no event {reason} of {name}, {what}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A serving certificate of the right authority whose time is over is replaced.
+async fn expired_leaf(context: &Context) -> Result<()> {
+    let args = [
+        "get",
+        "secret",
+        CA_SECRET,
+        "--namespace",
+        NAMESPACE,
+        "--output=json",
+    ];
+    let secret: Secret = serde_json::from_str(&context.kubectl(&args).await?)?;
+    let entry = |key: &str| {
+        let data = secret.data.as_ref().and_then(|data| data.get(key));
+        String::from_utf8(data.with_context(|| format!("no {key}"))?.0.clone()).context("not UTF-8")
+    };
+    let authority = Authority::from_pem(entry(TLS_CERTIFICATE)?, &entry(TLS_KEY)?)?;
+    let (certificate, key) = authority.expired_server(&format!("{METRICS_API}.{NAMESPACE}.svc"))?;
+    let data = json!({"stringData": {TLS_CERTIFICATE: certificate, TLS_KEY: key}});
+    let patch = ["patch", "secret", SERVING_SECRET, "--namespace", NAMESPACE];
+    context
+        .kubectl(&[patch.as_slice(), &[&format!("--patch={data}")]].concat())
+        .await?;
+    eventually("another one is stored", BACK_WITHIN, async || {
+        let args = [
+            "get",
+            "secret",
+            SERVING_SECRET,
+            "--namespace",
+            NAMESPACE,
+            "--output=json",
+        ];
+        let secret: Secret = serde_json::from_str(&context.kubectl(&args).await?)?;
+        let stored = secret.data.unwrap_or_default().remove(TLS_CERTIFICATE);
+        ensure!(
+            stored.is_some_and(|stored| stored.0 != certificate.as_bytes()),
+            "it is still there"
+        );
+        Ok(())
+    })
+    .await?;
+    context.ready().await.map(drop)
 }
 
 /// Kills the operator, time and again, while objects are deleted. Gives the longest time until all were there again.

@@ -12,6 +12,7 @@ use crate::plan::Registration;
 
 const SERVICE: &str = "/api/v1/namespaces/ns/services/metrics-api";
 const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/metricsstack:metrics-api";
+const API_SERVICE: &str = "/apis/apiregistration.k8s.io/v1/apiservices/v1.metrics.k8s.io";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/ns/deployments/metrics-api";
 
 fn wanted(registration: Registration) -> Objects {
@@ -23,6 +24,7 @@ fn wanted(registration: Registration) -> Objects {
 fn nothing_to_do() -> Applied {
     Applied {
         authority: true,
+        certificates: true,
         ..Applied::default()
     }
 }
@@ -64,19 +66,44 @@ async fn a_role_that_kube_apiserver_does_not_know_yet_is_bound_a_moment_later() 
 
 #[tokio::test]
 async fn what_is_changed_or_deleted_is_put_right_and_nothing_else_is_written() {
-    let (fake, objects) = (Fake::default(), wanted(Registration::AwaitEndpoint));
+    let (fake, objects) = (Fake::default(), wanted(Registration::Register));
     let mut hands = Applier::new(fake.client(), "ns");
-    hands.apply(&objects).await;
+    assert_eq!(hands.apply(&objects).await.repaired, []);
     fake.writes();
-    let mut service = fake.get(SERVICE).unwrap();
-    service["spec"]["selector"] = json!({"app": "other"});
-    fake.put(SERVICE, service);
+    let change = |path: &str, field: &str, value: Value| {
+        let mut object = fake.get(path).unwrap();
+        object["spec"][field] = value;
+        object["metadata"]["managedFields"] = json!([{"manager": "kubectl-patch", "operation": "Update",
+            "time": "2026-11-24T05:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {format!("f:{field}"): {}}}}]);
+        fake.put(path, object);
+    };
+    change(SERVICE, "selector", json!({"app": "other"}));
+    change(API_SERVICE, "caBundle", json!("b3RoZXI="));
     fake.remove(ROLE);
-    assert_eq!(hands.apply(&objects).await.writes, 2);
+    let applied = hands.apply(&objects).await;
+    assert_eq!(applied.writes, 3);
     assert_eq!(
         fake.writes(),
-        [format!("PATCH {ROLE}"), format!("PATCH {SERVICE}")]
+        [
+            format!("PATCH {ROLE}"),
+            format!("PATCH {SERVICE}"),
+            format!("PATCH {API_SERVICE}")
+        ]
     );
+    let found: Vec<_> = applied
+        .repaired
+        .iter()
+        .map(|repair| repair.found.as_str())
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "ClusterRole metricsstack:metrics-api was deleted",
+            "Service ns/metrics-api was changed by the field manager \"kubectl-patch\" (Update)",
+            "APIService v1.metrics.k8s.io had a caBundle that is not of metrics-api's authorities, by the field manager \"kubectl-patch\" (Update)",
+        ]
+    );
+    assert_eq!(hands.apply(&objects).await.repaired, []);
 }
 
 #[tokio::test]
