@@ -52,8 +52,8 @@ impl Publisher {
         }
     }
 
-    /// Publishes which certificates were made anew or put back, and why.
-    pub async fn renewed(&self, stack: &MetricsStack, certificates: &[String]) {
+    /// Publishes which certificates were made anew (`CertificateRenewed`) or put back (`CertificateRestored`), and why.
+    pub async fn certificates(&self, stack: &MetricsStack, reason: &str, certificates: &[String]) {
         for certificate in certificates {
             // Events of one kind become one, whatever they say, unless they are about different objects.
             let secret = ObjectReference {
@@ -64,7 +64,7 @@ impl Publisher {
             };
             let event = Event {
                 secondary: Some(secret),
-                ..event(EventType::Normal, "CertificateRenewed", certificate)
+                ..event(EventType::Normal, reason, certificate)
             };
             self.write(&event, &stack.object_ref(&())).await;
         }

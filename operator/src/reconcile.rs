@@ -217,14 +217,7 @@ impl Reconciler {
                 if applied.authority {
                     self.authority = authority::of(&objects);
                 }
-                self.publisher.repaired(stack, &applied.repaired).await;
-                if applied.writes > 0 && applied.certificates {
-                    let renewed: Vec<_> = put_back.into_iter().chain(plan.renewed.clone()).collect();
-                    for certificate in &renewed {
-                        tracing::info!(certificate, "a certificate was made or put back");
-                    }
-                    self.publisher.renewed(stack, &renewed).await;
-                }
+                self.tell_of_repairs(stack, plan, &applied, put_back).await;
                 applied
             }
             // There is nothing to do, or no way to do it.

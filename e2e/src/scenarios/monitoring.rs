@@ -29,6 +29,8 @@ const ACCOUNT: &str = "scraper";
 /// an alert or a panel asks for. The alerts fire when they should, and not else. One that is refused is named.
 pub(super) async fn comes_and_goes_with_its_kinds(context: &Context) -> Result<()> {
     context.working_stack().await?;
+    // As it is where nobody installed them, whatever an earlier run left.
+    remove_kinds(context).await?;
     let rules = json!([{"apiGroups": ["monitoring.coreos.com"], "apiVersions": ["v1"],
         "resources": ["prometheusrules"], "operations": ["CREATE"]}]);
     admission::refuse(context, REFUSAL, rules, "false", &[]).await?;
@@ -112,12 +114,7 @@ pub(super) async fn comes_and_goes_with_its_kinds(context: &Context) -> Result<(
         get(context, "configmaps", DASHBOARD_CONFIG_MAP).await.map(drop)
     })
     .await?;
-    for kind in KINDS {
-        let name = format!("{kind}.monitoring.coreos.com");
-        context
-            .kubectl(&["delete", "customresourcedefinition", &name])
-            .await?;
-    }
+    remove_kinds(context).await?;
     eventually("the dashboard goes with the last kind", WITHIN, async || {
         let left = get(context, "configmaps", DASHBOARD_CONFIG_MAP).await;
         ensure!(left.is_err(), "it is still there");
@@ -126,6 +123,13 @@ pub(super) async fn comes_and_goes_with_its_kinds(context: &Context) -> Result<(
     .await?;
     context.ready().await?;
     Ok(())
+}
+
+async fn remove_kinds(context: &Context) -> Result<()> {
+    let names = KINDS.map(|kind| format!("{kind}.monitoring.coreos.com"));
+    let mut delete = vec!["delete", "customresourcedefinitions", "--ignore-not-found"];
+    delete.extend(names.iter().map(String::as_str));
+    context.kubectl(&delete).await.map(drop)
 }
 
 async fn get(context: &Context, kind: &str, name: &str) -> Result<Value> {

@@ -84,8 +84,8 @@ async fn events(context: &Context) -> Result<()> {
             })
         };
         for (reason, name, what) in [
-            ("CertificateRenewed", SERVING_SECRET, "there was none"),
-            ("CertificateRenewed", CA_SECRET, "comes back as it was"),
+            ("CertificateRenewed", SERVING_SECRET, "there is none"),
+            ("CertificateRestored", CA_SECRET, "comes back as it was"),
             ("CaBundleRepaired", "v1.metrics.k8s.io", "a caBundle that is not"),
             ("ObjectRepaired", METRICS_API, "changed by"),
             ("ObjectRestored", METRICS_API, "What to do:"),

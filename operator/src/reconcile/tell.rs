@@ -5,8 +5,10 @@ use serde_json::json;
 
 use super::{ReconcileError, Reconciler, on_stack};
 use crate::api::{MetricsStack, MetricsStackStatus};
+use crate::apply::Applied;
 use crate::diagnose::Finding;
 use crate::observe::ObserveError;
+use crate::plan::Plan;
 use crate::{cluster, status};
 
 impl Reconciler {
@@ -28,6 +30,31 @@ impl Reconciler {
             self.publisher.publish(stack, status, findings).await;
         }
         Ok(())
+    }
+
+    /// Publishes what was put right and which certificates were made. `put_back` is about the authority.
+    pub(super) async fn tell_of_repairs(
+        &self,
+        stack: &MetricsStack,
+        plan: &Plan,
+        applied: &Applied,
+        put_back: Option<String>,
+    ) {
+        let publisher = &self.publisher;
+        publisher.repaired(stack, &applied.repaired).await;
+        if applied.writes == 0 || !applied.certificates {
+            return;
+        }
+        let put_back: Vec<_> = put_back.into_iter().collect();
+        for certificate in put_back.iter().chain(&plan.renewed) {
+            tracing::info!(certificate, "a certificate was made or put back");
+        }
+        for (reason, certificates) in [
+            ("CertificateRestored", &put_back),
+            ("CertificateRenewed", &plan.renewed),
+        ] {
+            publisher.certificates(stack, reason, certificates).await;
+        }
     }
 
     pub(super) async fn tell_blind(
