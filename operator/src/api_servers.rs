@@ -10,9 +10,10 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{GetParams, ListParams};
+use kube::client::Body;
 use kube::{Api, Client, Config, ResourceExt as _};
 
-use crate::{cluster, verify};
+use crate::cluster;
 
 /// Where kube-apiservers publish their addresses: the endpoints of Service `default/kubernetes`.
 const NAMESPACE: &str = "default";
@@ -143,7 +144,10 @@ pub(crate) fn bundle(service: &APIService) -> Option<&ByteString> {
 
 /// Whether it answers. Anything counts: that it may be asked is not the question.
 async fn is_reached(client: &Client) -> bool {
-    let answer = tokio::time::timeout(TIMEOUT, verify::get(client, "/readyz", 64 << 10)).await;
+    let Ok(request) = http::Request::get("/readyz").body(Body::empty()) else {
+        return false;
+    };
+    let answer = tokio::time::timeout(TIMEOUT, client.send(request)).await;
     matches!(answer, Ok(Ok(_)))
 }
 
@@ -188,9 +192,10 @@ mod tests {
                 "addressType": "IPv4", "ports": [{"name": "https", "port": 6443}],
                 "endpoints": [{"addresses": ["10.0.0.2"]}, {"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.1"]}]}),
         );
-        let deaf = Fake::default();
-        deaf.always("GET /readyz", 503, json!("no route"));
-        let (first, second) = (fake.client(), deaf.client());
+        let deaf = tower::service_fn(async |_: http::Request<Body>| {
+            Err::<http::Response<Body>, _>(std::io::Error::other("no route"))
+        });
+        let (first, second) = (fake.client(), Client::new(deaf, "default"));
         let connect = move |address: SocketAddr| {
             let is_first = address == "10.0.0.1:6443".parse().unwrap();
             Ok(if is_first { first.clone() } else { second.clone() })

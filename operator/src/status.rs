@@ -19,6 +19,7 @@ use crate::certificates::KeyPair;
 use crate::diagnose::{self, Diagnosis, Finding, Kubelets, Reason, Severity};
 use crate::observe::{ObserveError, Observed, Read};
 use crate::plan::{self, Plan, Refusal};
+use crate::registration;
 
 /// Most findings that are kept: the rest is more of the same.
 const MAX_FINDINGS: usize = 20;
@@ -208,6 +209,9 @@ fn api_services(observed: &Observed) -> Vec<ApiServiceStatus> {
                 name: service.name_any(),
                 service: plan::target(service),
                 managed: observed.owns(service),
+                owner: (!observed.owns(service))
+                    .then(|| registration::owner(service))
+                    .flatten(),
                 available,
                 reason,
             }

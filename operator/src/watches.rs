@@ -170,6 +170,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use kube::client::Body;
     use serde_json::json;
 
     use super::*;
@@ -198,6 +201,50 @@ mod tests {
         assert_eq!(requests.0.len(), 1);
         requests.follow(false, &client, &wake);
         assert!(requests.0.is_empty());
+    }
+
+    /// What a watch is told whose resourceVersion etcd has compacted.
+    #[tokio::test(start_paused = true)]
+    async fn a_compacted_history_is_listed_anew_and_wakes() {
+        const EXPIRED: &str = r#"{"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "reason": "Expired", "code": 410, "message": "too old resource version: 7 (42)"}}"#;
+        let (lists, watches) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let service = tower::service_fn({
+            let (lists, watches) = (Arc::clone(&lists), Arc::clone(&watches));
+            move |request: http::Request<Body>| {
+                let is_watch = request.uri().query().unwrap_or_default().contains("watch=");
+                let before = if is_watch { &watches } else { &lists }.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    let body = match (is_watch, before) {
+                        (false, _) => {
+                            let version = ["7", "42"].get(before).unwrap_or(&"43");
+                            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": []})
+                                .to_string()
+                        }
+                        (true, 0) => EXPIRED.replace('\n', "") + "\n",
+                        (true, _) => std::future::pending().await,
+                    };
+                    Ok::<_, std::convert::Infallible>(http::Response::new(Body::from(body.into_bytes())))
+                }
+            }
+        });
+        let api: Api<PartialObjectMeta<Service>> = Api::namespaced(Client::new(service, "default"), "ns");
+        let wake = Arc::new(Notify::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watch(
+            api,
+            watcher::Config::default(),
+            Arc::clone(&wake),
+            Wakes::Any,
+        ));
+        // Once for the first list, and once for the one after the refusal: something may have changed meanwhile.
+        for _ in 0..2 {
+            wake.notified().await;
+        }
+        while watches.load(Ordering::Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(lists.load(Ordering::Relaxed), 2);
     }
 
     #[test]

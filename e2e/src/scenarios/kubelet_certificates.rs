@@ -158,16 +158,10 @@ pub(super) async fn self_signed_are_not_verified(context: &Context) -> Result<()
 /// from a ConfigMap as long as it holds any.
 pub(super) async fn signed_are_verified(context: &Context) -> Result<()> {
     context.install().await?;
+    // One that an earlier run left would be there too early.
+    delete_authorities(context).await?;
     let result = authorities_of_a_config_map(context).await;
-    let delete = [
-        "delete",
-        "configmap",
-        AUTHORITIES,
-        "--ignore-not-found",
-        "--namespace",
-        NAMESPACE,
-    ];
-    context.kubectl(&delete).await?;
+    delete_authorities(context).await?;
     result?;
     for mode in ["Verify", "Auto"] {
         context
@@ -205,6 +199,18 @@ pub(super) async fn signed_are_verified(context: &Context) -> Result<()> {
         },
     )
     .await
+}
+
+async fn delete_authorities(context: &Context) -> Result<()> {
+    let delete = [
+        "delete",
+        "configmap",
+        AUTHORITIES,
+        "--ignore-not-found",
+        "--namespace",
+        NAMESPACE,
+    ];
+    context.kubectl(&delete).await.map(drop)
 }
 
 async fn authorities_of_a_config_map(context: &Context) -> Result<()> {

@@ -48,6 +48,8 @@ pub(super) struct Security {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Awaited {
     Address,
+    /// Those of kube-apiservers, which are never dialled.
+    ApiServers,
     Connection,
     Handshake,
     #[default]
@@ -61,6 +63,10 @@ impl Awaited {
             Self::Address => (
                 ErrorClass::NameNotResolved,
                 "the Node's name could not be resolved: DNS did not answer",
+            ),
+            Self::ApiServers => (
+                ErrorClass::NameNotResolved,
+                "kube-apiserver's name could not be resolved, whose addresses are never dialled: DNS did not answer",
             ),
             Self::Connection => (
                 ErrorClass::Timeout,
@@ -210,6 +216,7 @@ async fn dial(guard: &Guard, endpoint: &Endpoint, awaited: &mut Awaited) -> Resu
     let port = endpoint.port;
     *awaited = Awaited::Address;
     let found = resolve(&endpoint.host).await?;
+    *awaited = Awaited::ApiServers;
     let mut api_servers = Vec::new();
     for host in guard.api_servers_at(port) {
         api_servers.extend(resolve(host).await?);

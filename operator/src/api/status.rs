@@ -97,6 +97,9 @@ pub struct ApiServiceStatus {
     pub service: String,
     /// Whether this operator keeps it.
     pub managed: bool,
+    /// Who keeps it if that is somebody else, as far as its labels, annotations and `managedFields` tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Its `Available` condition.
     pub available: String,
     /// The reason of that condition.

@@ -204,8 +204,9 @@ fn of_registration(registration: &Registration, findings: &mut Vec<Finding>) {
                 service => format!("the Service {service}"),
             };
             let evidence = format!(
-                "APIService {} belongs to somebody else and points at {target}",
-                service.name
+                "APIService {} belongs to {} and points at {target}",
+                service.name,
+                service.owner.as_deref().unwrap_or("somebody else")
             );
             findings.push(Finding::new(
                 Reason::ForeignApiService,

@@ -222,7 +222,7 @@ fn a_foreign_registration_is_named_with_its_service() {
     };
     assert_eq!(
         lines(&found(&json!({}), &observed)),
-        "Failure ForeignApiService: APIService v1beta1.metrics.k8s.io belongs to somebody else and points at the \
+        "Failure ForeignApiService: APIService v1beta1.metrics.k8s.io belongs to \"Helm\" (app.kubernetes.io/managed-by) and points at the \
          Service kube-system/metrics-server"
     );
 }

@@ -304,6 +304,7 @@ fn registration(observed: &Observed, adopt: AdoptPolicy, now: Timestamp) -> Regi
         .map(|service| ForeignApiService {
             name: service.name_any(),
             service: target(service),
+            owner: crate::registration::owner(service),
         })
         .collect();
     if !foreign.is_empty() {

@@ -320,6 +320,7 @@ fn the_registration_waits_for_an_endpoint_and_yields_to_others() {
     let withheld = Registration::Withheld(vec![ForeignApiService {
         name: "v1beta1.metrics.k8s.io".to_owned(),
         service: "kube-system/metrics-server".to_owned(),
+        owner: Some("\"Helm\" (app.kubernetes.io/managed-by)".to_owned()),
     }]);
     assert_eq!(registration(vec![theirs()], 1), withheld);
     assert_eq!(registration(vec![ours(), theirs()], 1), withheld);

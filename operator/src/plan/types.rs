@@ -199,6 +199,8 @@ pub struct ForeignApiService {
     pub name: String,
     /// The Service it points at, as `namespace/name`, or `Local`.
     pub service: String,
+    /// Who put it there, if that can be told.
+    pub owner: Option<String>,
 }
 
 /// Why there is no plan. What runs is left as it is.
