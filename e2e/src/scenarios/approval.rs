@@ -8,6 +8,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::rights_used;
 use super::wait::eventually;
 
 const WITHIN: Duration = Duration::from_mins(1);
@@ -52,6 +53,7 @@ pub(super) async fn of_kubelets_only(context: &Context) -> Result<()> {
         waiting.is_null(),
         "what may come true later was decided on: {waiting}"
     );
+    rights_used::by_approval(context).await?;
     clean(context).await
 }
 

@@ -15,7 +15,7 @@ use crate::test::install_yaml::PATH;
 /// The last scenario of its cluster.
 pub(super) const NAME: &str = "rights-used";
 /// Rights that the audit log of this cluster cannot show in use: group, resource, verb.
-const NOT_SHOWN: [(&str, &str, &str); 11] = [
+const NOT_SHOWN: [(&str, &str, &str); 7] = [
     // Kubelets ask whether metrics-api may.
     ("", "nodes/metrics", "get"),
     ("", "nodes/stats", "get"),
@@ -24,7 +24,11 @@ const NOT_SHOWN: [(&str, &str, &str); 11] = [
     ("metrics.k8s.io", "nodes", "list"),
     ("metrics.k8s.io", "pods", "get"),
     ("metrics.k8s.io", "pods", "list"),
-    // Used where kubelets' certificates are approved, which is another cluster.
+    // kube-apiserver asks whether whoever approves may.
+    ("certificates.k8s.io", "signers", "approve"),
+];
+/// Those that are used where kubelets' certificates are approved, which is another cluster.
+const OF_APPROVAL: [(&str, &str, &str); 4] = [
     ("", "nodes", "get"),
     ("certificates.k8s.io", "certificatesigningrequests", "list"),
     ("certificates.k8s.io", "certificatesigningrequests", "watch"),
@@ -33,7 +37,6 @@ const NOT_SHOWN: [(&str, &str, &str); 11] = [
         "certificatesigningrequests/approval",
         "update",
     ),
-    ("certificates.k8s.io", "signers", "approve"),
 ];
 /// Verbs that kube-apiserver asks for at other calls: a create at an apply, a bind at a binding.
 const ASKED_AT_OTHERS: [&str; 2] = ["create", "bind"];
@@ -68,15 +71,11 @@ pub(super) async fn are_those_of_the_chart(context: &Context) -> Result<()> {
         return Ok(());
     }
     // What the operator only holds to grant it is used by whom it is granted to.
-    let used: BTreeSet<Right> = calls
-        .iter()
-        .filter(|call| call.allowed)
-        .map(|call| (call.group.clone(), call.resource.clone(), call.verb.clone()))
-        .collect();
+    let used = used(&calls);
     let given: BTreeSet<Right> = rules.iter().flat_map(rights).collect();
     let shown = |(group, resource, verb): &&Right| {
-        !ASKED_AT_OTHERS.contains(&verb.as_str())
-            && !NOT_SHOWN.contains(&(group.as_str(), resource.as_str(), verb.as_str()))
+        let right = (group.as_str(), resource.as_str(), verb.as_str());
+        !ASKED_AT_OTHERS.contains(&right.2) && !NOT_SHOWN.contains(&right) && !OF_APPROVAL.contains(&right)
     };
     let unused: Vec<_> = given
         .iter()
@@ -90,6 +89,28 @@ pub(super) async fn are_those_of_the_chart(context: &Context) -> Result<()> {
         calls.len()
     ));
     Ok(())
+}
+
+/// The rights that only approving kubelets' certificates takes are used where the operator does.
+pub(super) async fn by_approval(context: &Context) -> Result<()> {
+    let calls = audit::calls(context).await?;
+    let by_operator = calls.iter().filter(|call| call.caller == Caller::Operator);
+    let used = used(by_operator);
+    let is_used = |right: &&(&str, &str, &str)| {
+        let (group, resource, verb) = **right;
+        used.contains(&(group.to_owned(), resource.to_owned(), verb.to_owned()))
+    };
+    let unused: Vec<_> = OF_APPROVAL.iter().filter(|right| !is_used(right)).collect();
+    ensure!(unused.is_empty(), "the chart gives what nobody used: {unused:?}");
+    Ok(())
+}
+
+/// What was done with success.
+fn used<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeSet<Right> {
+    let allowed = calls.into_iter().filter(|call| call.allowed);
+    allowed
+        .map(|call| (call.group.clone(), call.resource.clone(), call.verb.clone()))
+        .collect()
 }
 
 /// A scenario of this cluster that was not run.
