@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use http::StatusCode;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -142,13 +143,14 @@ pub(crate) fn bundle(service: &APIService) -> Option<&ByteString> {
     service.spec.as_ref()?.ca_bundle.as_ref()
 }
 
-/// Whether it answers. Anything counts: that it may be asked is not the question.
+/// Whether it answers, and neither starts nor ends. Whether it may be asked is not the question.
 async fn is_reached(client: &Client) -> bool {
     let Ok(request) = http::Request::get("/readyz").body(Body::empty()) else {
         return false;
     };
     let answer = tokio::time::timeout(TIMEOUT, client.send(request)).await;
-    matches!(answer, Ok(Ok(_)))
+    let may_not = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+    matches!(answer, Ok(Ok(answer)) if answer.status().is_success() || may_not.contains(&answer.status()))
 }
 
 /// Every address with its port, each once, in order.
@@ -182,20 +184,20 @@ mod tests {
 
     const SERVICE_PATH: &str = "/apis/apiregistration.k8s.io/v1/apiservices/v1.metrics.k8s.io";
 
-    /// A control plane of two, the second of which cannot be reached.
+    /// A control plane of two, the second of which is not ready.
     fn control_plane() -> (Fake, ApiServers) {
         let fake = Fake::default();
-        fake.always("GET /readyz", 200, json!("ok"));
+        // Not everybody may ask.
+        fake.always("GET /readyz", 403, json!("no"));
         fake.put(
             "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
             json!({"metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
                 "addressType": "IPv4", "ports": [{"name": "https", "port": 6443}],
                 "endpoints": [{"addresses": ["10.0.0.2"]}, {"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.1"]}]}),
         );
-        let deaf = tower::service_fn(async |_: http::Request<Body>| {
-            Err::<http::Response<Body>, _>(std::io::Error::other("no route"))
-        });
-        let (first, second) = (fake.client(), Client::new(deaf, "default"));
+        let starting = Fake::default();
+        starting.always("GET /readyz", 503, json!("not yet"));
+        let (first, second) = (fake.client(), starting.client());
         let connect = move |address: SocketAddr| {
             let is_first = address == "10.0.0.1:6443".parse().unwrap();
             Ok(if is_first { first.clone() } else { second.clone() })

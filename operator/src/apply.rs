@@ -102,11 +102,12 @@ impl Applier {
             let conflicts = applied.conflicts.len();
             let result = self.ensure(object, &mut applied.conflicts).await;
             let mut stored = result.is_ok() && applied.conflicts.len() == conflicts;
-            if object.is_authority() && self.contests.holds_off(&object.describe(), Instant::now()) {
+            let is_secret = object.resource.kind == "Secret";
+            if is_secret && self.contests.holds_off(&object.describe(), Instant::now()) {
                 // Left as somebody else made it, unless it was written just now.
                 stored &= matches!(result, Ok(true));
             }
-            certificates &= stored || object.resource.kind != "Secret";
+            certificates &= stored || !is_secret;
             applied.note(&object.describe(), result)?;
             if object.is_authority() {
                 applied.authority = stored;
@@ -235,11 +236,11 @@ impl Applier {
                 || "somebody who deletes it".to_owned(),
                 |live| contest::opponent(live.metadata.managed_fields.as_deref()),
             );
-            // Of the authority it is told as of a certificate.
-            if !object.is_authority() {
-                self.repaired.push(Repair::of(object, live.as_ref(), &by));
-            }
             self.contests.repaired(&object.describe(), by, Instant::now());
+            // Of the authority it is told as of a certificate, and of what is contested in the status.
+            if !object.is_authority() && !self.contests.is_contested(&object.describe()) {
+                self.repaired.push(Repair::of(object, live.as_ref()));
+            }
         }
         Ok(true)
     }

@@ -48,6 +48,11 @@ impl Contests {
             .is_some_and(|row| row.repairs >= ORDINARY && now < row.last + row.pause)
     }
 
+    /// Whether somebody keeps changing `object`.
+    pub(crate) fn is_contested(&self, object: &str) -> bool {
+        self.0.get(object).is_some_and(|row| row.repairs >= ORDINARY)
+    }
+
     /// Takes note that `object`, which we had written as it shall be, had to be put right.
     pub(crate) fn repaired(&mut self, object: &str, by: String, now: Instant) {
         let row = self.0.entry(object.to_owned()).or_insert_with(|| Row {

@@ -75,7 +75,7 @@ impl Publisher {
         for Repair { about, reason, found } in repaired {
             let event = Event {
                 secondary: Some(about.clone()),
-                ..event(EventType::Normal, reason, &format!("{found}. {AFTER_REPAIR}"))
+                ..event(EventType::Normal, reason, &sentences(found, AFTER_REPAIR))
             };
             self.write(&event, &stack.object_ref(&())).await;
         }
@@ -95,7 +95,7 @@ impl Publisher {
                 ..event(
                     EventType::Warning,
                     "KubeletCertificateDenied",
-                    &format!("{why}. {AFTER_DENIAL}"),
+                    &sentences(why, AFTER_DENIAL),
                 )
             };
             self.write(&event, &stack.object_ref(&())).await;
@@ -107,7 +107,7 @@ impl Publisher {
         let event = event(
             EventType::Warning,
             "DeletionFailed",
-            &format!("{why}. {WHILE_STILL_THERE}"),
+            &sentences(why, WHILE_STILL_THERE),
         );
         self.write(&event, &stack.object_ref(&())).await;
     }
@@ -163,20 +163,19 @@ fn news(before: Option<&MetricsStackStatus>, after: &MetricsStackStatus, finding
 
 /// What was found, what it means and what to do. What somebody else's long error says is cut off before what to do is.
 fn note(finding: &Finding) -> String {
-    let to_do = format!(" What to do: {}", finding.remedy());
-    let message = finding.message();
-    let evidence = finding.evidence.trim_end_matches('.');
-    let without = message.len() - evidence.len();
-    let room = NOTE_LIMIT.saturating_sub(to_do.len());
-    if message.len() <= room {
-        return message + &to_do;
+    let entry = finding.reason.entry();
+    let rest = format!("{} What to do: {}", entry.cause, entry.remedy);
+    sentences(finding.evidence.trim_end_matches('.'), &rest)
+}
+
+/// What was found, shortened if it is long, and what we say to it.
+fn sentences(found: &str, ours: &str) -> String {
+    let room = NOTE_LIMIT.saturating_sub(". ".len() + ours.len());
+    if found.len() <= room {
+        return format!("{found}. {ours}");
     }
-    let room = room.saturating_sub(without + CUT.len());
-    let shorter = Finding {
-        evidence: format!("{}{CUT}", beginning(evidence, room)),
-        ..finding.clone()
-    };
-    shorter.message() + &to_do
+    let shorter = beginning(found, room.saturating_sub(CUT.len()));
+    format!("{shorter}{CUT}. {ours}")
 }
 
 /// Whole characters of so many bytes at most.

@@ -32,6 +32,8 @@ const MAX_AGE: Duration = Duration::from_hours(1);
 
 /// Names looked up at once.
 const LOOK_UPS: usize = 32;
+const NODES_NAME: &str = "the Node's name";
+const API_SERVERS_NAME: &str = "the name of kube-apiserver, whose addresses are never dialled,";
 /// Time for a connection where there are other addresses to try.
 const ONE_OF_SEVERAL: Duration = Duration::from_secs(3);
 
@@ -59,21 +61,16 @@ pub(super) enum Awaited {
 impl Awaited {
     /// Why nothing came of it in that time.
     pub(super) fn in_vain(self, time: Duration) -> NodeError {
+        let unresolved = |whose: &str| format!("{whose} could not be resolved: DNS did not answer");
         let (class, what) = match self {
-            Self::Address => (
-                ErrorClass::NameNotResolved,
-                "the Node's name could not be resolved: DNS did not answer",
-            ),
-            Self::ApiServers => (
-                ErrorClass::NameNotResolved,
-                "kube-apiserver's name could not be resolved, whose addresses are never dialled: DNS did not answer",
-            ),
+            Self::Address => (ErrorClass::NameNotResolved, unresolved(NODES_NAME)),
+            Self::ApiServers => (ErrorClass::NameNotResolved, unresolved(API_SERVERS_NAME)),
             Self::Connection => (
                 ErrorClass::Timeout,
-                "the connection could not be made: nothing answered, as behind a firewall",
+                "the connection could not be made: nothing answered, as behind a firewall".to_owned(),
             ),
-            Self::Handshake => (ErrorClass::Timeout, "no end of the TLS handshake"),
-            Self::Answer => (ErrorClass::Timeout, "no complete answer"),
+            Self::Handshake => (ErrorClass::Timeout, "no end of the TLS handshake".to_owned()),
+            Self::Answer => (ErrorClass::Timeout, "no complete answer".to_owned()),
         };
         error(class, format!("{what} within {} s", time.as_secs_f64()))
     }
@@ -215,11 +212,11 @@ impl Connection {
 async fn dial(guard: &Guard, endpoint: &Endpoint, awaited: &mut Awaited) -> Result<TcpStream, NodeError> {
     let port = endpoint.port;
     *awaited = Awaited::Address;
-    let found = resolve(&endpoint.host).await?;
+    let found = resolve(&endpoint.host, NODES_NAME).await?;
     *awaited = Awaited::ApiServers;
     let mut api_servers = Vec::new();
     for host in guard.api_servers_at(port) {
-        api_servers.extend(resolve(host).await?);
+        api_servers.extend(resolve(host, API_SERVERS_NAME).await?);
     }
     *awaited = Awaited::Connection;
     let passed = guard.pass(&found, &api_servers);
@@ -247,7 +244,7 @@ async fn dial(guard: &Guard, endpoint: &Endpoint, awaited: &mut Awaited) -> Resu
 
 /// The addresses of a host. A look-up that hangs keeps its place until it ends: there are never more of them than
 /// [`LOOK_UPS`], whatever names Nodes have.
-async fn resolve(host: &Host) -> Result<Vec<IpAddr>, NodeError> {
+async fn resolve(host: &Host, whose: &str) -> Result<Vec<IpAddr>, NodeError> {
     static PLACES: Semaphore = Semaphore::const_new(LOOK_UPS);
     let name = match host {
         Host::Ip(ip) => return Ok(vec![*ip]),
@@ -267,7 +264,7 @@ async fn resolve(host: &Host) -> Result<Vec<IpAddr>, NodeError> {
         .await
         .unwrap_or_else(|cause| Err(io::Error::other(cause)))
         .map_err(|cause| {
-            let message = format!("the Node's name could not be resolved: {cause}");
+            let message = format!("{whose} could not be resolved: {cause}");
             error(ErrorClass::NameNotResolved, message)
         })
 }
@@ -313,7 +310,7 @@ mod tests {
     async fn a_name_that_does_not_resolve_is_a_class_of_its_own() {
         // Longer than a label can be, so that no server is asked.
         let name = Host::Name("a".repeat(64).into());
-        let error = resolve(&name).await.unwrap_err();
+        let error = resolve(&name, NODES_NAME).await.unwrap_err();
         assert_eq!(error.class, ErrorClass::NameNotResolved, "{}", error.message);
         assert!(
             error

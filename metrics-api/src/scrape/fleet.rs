@@ -284,11 +284,12 @@ impl<A: Ask> Task<A> {
     /// One scrape. Returns how soon the next one should follow, and nothing when there is none.
     async fn scrape(&mut self, due: Monotonic) -> Option<Pace> {
         let shared = Arc::clone(&self.shared);
-        let lane = if self.failed == Some(ErrorClass::Timeout) {
-            &shared.hung
-        } else {
-            &shared.prompt
-        };
+        // DNS that does not answer keeps a scrape as long as a kubelet that does not.
+        let hangs = matches!(
+            self.failed,
+            Some(ErrorClass::Timeout | ErrorClass::NameNotResolved)
+        );
+        let lane = if hangs { &shared.hung } else { &shared.prompt };
         // The semaphores are never closed.
         let permit = lane.acquire().await.ok()?;
         let node = Arc::clone(&self.node.borrow_and_update());

@@ -100,7 +100,7 @@ async fn what_is_changed_or_deleted_is_put_right_and_nothing_else_is_written() {
         [
             "ClusterRole metricsstack:metrics-api was deleted",
             "Service ns/metrics-api was changed by the field manager \"kubectl-patch\" (Update)",
-            "APIService v1.metrics.k8s.io had a caBundle that is not of metrics-api's authorities, by the field manager \"kubectl-patch\" (Update)",
+            "APIService v1.metrics.k8s.io had a caBundle that is not of metrics-api's authorities by the field manager \"kubectl-patch\" (Update)",
         ]
     );
     assert_eq!(hands.apply(&objects).await.repaired, []);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use kube::ResourceExt as _;
 
@@ -45,12 +46,21 @@ pub(super) fn findings(observed: &Observed) -> Vec<Finding> {
 }
 
 /// How many replicas are ready, by the Deployment.
-pub(super) fn ready_replicas(observed: &Observed) -> i32 {
+fn ready_replicas(observed: &Observed) -> i32 {
     let status = observed.deployment.as_ref();
     let status = status.and_then(|deployment| deployment.status.as_ref());
     status
         .and_then(|status| status.ready_replicas)
         .unwrap_or_default()
+}
+
+/// Since when a Pod takes requests.
+pub(super) fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
+    Some(ready.last_transition_time.as_ref()?.0)
 }
 
 /// Whether a Pod takes requests.

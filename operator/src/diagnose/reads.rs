@@ -2,7 +2,7 @@
 
 use contract::names;
 use contract::report::FrontProxyRefusal;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{APIService, APIServiceCondition};
 use kube::ResourceExt as _;
 
@@ -53,12 +53,14 @@ pub(super) fn findings(observed: &Observed, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Endpoints come a moment after their Pods are ready, and kube-aggregator's word of them a moment later.
+/// Endpoints come a moment after their Pods are ready, and kube-aggregator's word of them a moment after that.
 const ENDPOINTS_COME_WITHIN: SignedDuration = SignedDuration::from_secs(10);
 
-/// Ready replicas to which the Service does not lead, as kube-aggregator has said for a while.
+/// Replicas that have been ready for a while, and to which the Service does not lead, as kube-aggregator says too.
 fn without_endpoints(observed: &Observed) -> Option<Finding> {
-    let ready = pods::ready_replicas(observed);
+    let lasts = |since: &Timestamp| observed.at.duration_since(*since) >= ENDPOINTS_COME_WITHIN;
+    let ready = observed.pods.iter().filter_map(pods::ready_since);
+    let ready = ready.filter(lasts).count();
     if ready == 0 || observed.ready_endpoints > 0 || !observed.sees(Part::Endpoints) {
         return None;
     }
@@ -73,10 +75,7 @@ fn without_endpoints(observed: &Observed) -> Option<Finding> {
                 .reason
                 .as_deref()
                 .is_some_and(|reason| NOWHERE.contains(&reason));
-            let since = condition.last_transition_time.as_ref();
-            let lasts =
-                since.is_some_and(|since| observed.at.duration_since(since.0) >= ENDPOINTS_COME_WITHIN);
-            condition.status != "True" && nowhere && lasts
+            condition.status != "True" && nowhere
         })?;
     let evidence = format!(
         "{ready} replicas are ready, and APIService {} is Available={}, {}: {}",

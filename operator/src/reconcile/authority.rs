@@ -35,3 +35,40 @@ fn spoilt(secret: &Secret) -> String {
         Err(fault) => format!("it was changed: {fault}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_place_of_the_authority_is_said_without_its_key() {
+        let secret = |certificate: &str, key: &str| -> Secret {
+            let data = json!({names::TLS_CERTIFICATE: certificate, names::TLS_KEY: key});
+            serde_json::from_value(json!({"data": data})).unwrap()
+        };
+        // Base64 of words.
+        let known = secret("a25vd24=", "c2VjcmV0");
+        let recalled = |found: Option<Secret>| {
+            let mut observed = Observed {
+                ca_secret: found,
+                ..Observed::default()
+            };
+            let said = recall(Some(&known), &mut observed);
+            assert_eq!(observed.ca_secret.as_ref(), Some(&known));
+            said
+        };
+        assert_eq!(recalled(Some(known.clone())), None);
+        assert_eq!(
+            recalled(None).unwrap(),
+            "metrics-api-ca: it was deleted, and comes back as it was"
+        );
+        assert_eq!(
+            recalled(Some(secret("Z2FyYmFnZQ==", "c2VjcmV0"))).unwrap(),
+            "metrics-api-ca: it was changed: tls.crt is not a PEM certificate, and comes back as it was"
+        );
+        // A process that has just started knows none.
+        assert_eq!(recall(None, &mut Observed::default()), None);
+    }
+}

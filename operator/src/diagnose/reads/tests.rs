@@ -85,14 +85,16 @@ fn what_kube_aggregator_says_tells_causes_apart() {
 #[test]
 fn ready_replicas_that_no_endpoint_names_are_the_services_fault() {
     let missing = |reason: &str| {
-        json!({"type": "Available", "status": "False", "reason": reason, "lastTransitionTime": now() - LONG_AGO,
+        json!({"type": "Available", "status": "False", "reason": reason,
             "message": "endpointslices for service/metrics-api in \"ns\" have no addresses with port name \"https\""})
     };
-    let observed = |reason: &str, ready: i32| {
-        let deployment = json!({"metadata": {"name": "metrics-api"}, "status": {"readyReplicas": ready}});
+    let observed = |reason: &str, ready: usize| {
+        let pod = json!({"metadata": {"name": "a"}, "status": {"conditions": [
+            {"type": "Ready", "status": "True", "lastTransitionTime": now() - LONG_AGO}]}});
+        let pods = vec![serde_json::from_value(pod).unwrap(); ready];
         Observed {
             ready_endpoints: 0,
-            deployment: serde_json::from_value(deployment).unwrap(),
+            pods,
             ..failed(
                 "the server is currently unable to handle the request (503)",
                 &missing(reason),
