@@ -65,7 +65,7 @@ pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(20);
 /// Scenarios that are run and timed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Group {
-    /// From the installation to the numbers that people see.
+    /// From each way of installing to the numbers that people see, or to why there are none.
     KubectlTop,
     /// Who is answered, and kubelets that misbehave.
     MetricsApi,
@@ -182,7 +182,10 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    KubectlTop Default "install-yaml" 5 install::by_manifest;
     KubectlTop Default "helm-install" 5 install::by_helm;
+    KubectlTop Default "helm-uninstall" 4 removal::of_the_release;
+    KubectlTop Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
     KubectlTop Default "monitoring" 4 monitoring::comes_and_goes_with_its_kinds;
     KubectlTop Default "numbers" 5 numbers::are_the_kubelets;
     KubectlTop Default "typed-client" 3 typed_client::reads_both_encodings;
@@ -201,15 +204,12 @@ scenarios! {
     Operator Default "repair" 6 repair::everything_comes_back;
     Operator Default "certificate-rotation" 8 certificate_rotation::fails_no_read;
     Operator Default "upgrade" 6 upgrade::there_and_back_fails_no_read;
+    Operator Default "host-network" 6 host_network::there_and_back_fails_no_read;
     Operator Default "bad-spec" 4 bad_spec::is_refused;
     Operator Default "stack-deletion" 6 removal::of_the_stack;
-    Operator Default "helm-uninstall" 4 removal::of_the_release;
     Operator Default "namespace-deletion" 5 removal::of_the_namespace;
-    Operator Default "install-yaml" 5 install::by_manifest;
 
-    Aggregation Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
     Aggregation Default "failed-reads" 8 failed_reads::are_explained;
-    Aggregation Default "host-network" 6 host_network::there_and_back_fails_no_read;
     Aggregation Default "restarted-api-server" 5 restarted_api_server::is_followed_again;
     Aggregation Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
     Aggregation Default "contested-object" 4 contested::is_named_and_left_alone;

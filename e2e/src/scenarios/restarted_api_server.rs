@@ -79,6 +79,7 @@ pub(super) async fn is_followed_again(context: &Context) -> Result<()> {
         .lines()
         .filter(|line| line.contains("a watch broke off"))
         .count();
+    ensure!(broken > 0, "no watch broke off, so nothing was tried");
     context.say(format_args!("{broken} times the operator began a watch again"));
     context.ready().await.map(drop).context("in the end")
 }
