@@ -71,7 +71,7 @@ pub(crate) enum Group {
     MetricsApi,
     /// Repair, rotation, upgrade, refusal and removal.
     Operator,
-    /// Whose the registration is, other programs' clients and servers, and clusters whose kubelets have certificates of
+    /// The way from kube-apiserver, other programs' clients and servers, and clusters whose kubelets have certificates of
     /// the cluster's CA.
     Aggregation,
     /// Figures for the docs. They are run when they are named only.
@@ -186,6 +186,7 @@ scenarios! {
     KubectlTop Default "helm-install" 5 install::by_helm;
     KubectlTop Default "helm-uninstall" 4 removal::of_the_release;
     KubectlTop Default "verify-self-signed" 5 kubelet_certificates::self_signed_are_not_verified;
+    KubectlTop Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
     KubectlTop Default "monitoring" 4 monitoring::comes_and_goes_with_its_kinds;
     KubectlTop Default "numbers" 5 numbers::are_the_kubelets;
     KubectlTop Default "typed-client" 3 typed_client::reads_both_encodings;
@@ -211,7 +212,6 @@ scenarios! {
 
     Aggregation Default "failed-reads" 8 failed_reads::are_explained;
     Aggregation Default "restarted-api-server" 5 restarted_api_server::is_followed_again;
-    Aggregation Default "foreign-api-service" 4 foreign_api_service::is_left_alone;
     Aggregation Default "contested-object" 4 contested::is_named_and_left_alone;
     Aggregation Default "rights-used" 2 rights_used::are_those_of_the_chart;
     Aggregation Csr "verify-signed" 5 kubelet_certificates::signed_are_verified;
