@@ -7,12 +7,13 @@ use anyhow::{Context as _, Result, ensure};
 use contract::names::{CA_SECRET, METRICS_API, SERVING_SECRET, TLS_CERTIFICATE};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::boundaries::pods;
 use super::context::Context;
 use super::load;
 use super::pki::Authority;
+use super::secrets;
 use super::wait::eventually;
 use crate::test::install_yaml::NAMESPACE;
 
@@ -105,9 +106,9 @@ async fn somebody_elses(context: &Context) -> Result<()> {
     })
     .await?;
     eventually("only its authority is trusted", SLACK, async || {
-        let stored = secret(context, SERVING_SECRET).await?;
+        let stored = secrets::read(context, SERVING_SECRET).await?;
         ensure!(
-            entry(&stored, "ca.crt")?.trim() == authority.pem.trim(),
+            secrets::entry(&stored, "ca.crt")?.trim() == authority.pem.trim(),
             "others are too"
         );
         Ok(())
@@ -127,12 +128,12 @@ async fn somebody_elses(context: &Context) -> Result<()> {
     context.apply_stack(&json!({})).await?;
     context.ready().await?;
     eventually("the operator's own certificate is served", SLACK, async || {
-        let authority = secret(context, CA_SECRET).await?;
+        let authority = secrets::read(context, CA_SECRET).await?;
         ensure!(
-            entry(&authority, "ca.crt")? == entry(&authority, TLS_CERTIFICATE)?,
+            secrets::entry(&authority, "ca.crt")? == secrets::entry(&authority, TLS_CERTIFICATE)?,
             "not alone"
         );
-        let leaf = entry(&secret(context, SERVING_SECRET).await?, TLS_CERTIFICATE)?;
+        let leaf = secrets::entry(&secrets::read(context, SERVING_SECRET).await?, TLS_CERTIFICATE)?;
         let expected = CertificateDer::from_pem_slice(leaf.as_bytes())?;
         for server in pods(context).await? {
             ensure!(server.certificate().await? == expected, "another one is");
@@ -171,16 +172,19 @@ struct Seen {
 async fn follow(context: &Context, wanted: usize) -> Result<Seen> {
     let mut seen = Seen::default();
     loop {
-        let authority = secret(context, CA_SECRET).await?;
-        let leaf = secret(context, SERVING_SECRET).await?;
-        seen.authorities.insert(entry(&authority, TLS_CERTIFICATE)?);
-        let certificate = entry(&leaf, TLS_CERTIFICATE)?;
+        let authority = secrets::read(context, CA_SECRET).await?;
+        let leaf = secrets::read(context, SERVING_SECRET).await?;
+        seen.authorities
+            .insert(secrets::entry(&authority, TLS_CERTIFICATE)?);
+        let certificate = secrets::entry(&leaf, TLS_CERTIFICATE)?;
         if seen.certificates.insert(certificate.clone()) {
             let since = Instant::now();
             served(context, &certificate).await?;
             seen.slowest = seen.slowest.max(since.elapsed());
         }
-        let trusted = entry(&authority, "ca.crt")?.matches("BEGIN CERTIFICATE").count();
+        let trusted = secrets::entry(&authority, "ca.crt")?
+            .matches("BEGIN CERTIFICATE")
+            .count();
         if seen.authorities.len() > wanted && trusted == 1 {
             ensure!(
                 leaf["data"]["previous.key"].is_null(),
@@ -203,18 +207,6 @@ async fn served(context: &Context, certificate: &str) -> Result<()> {
         Ok(())
     })
     .await
-}
-
-async fn secret(context: &Context, name: &str) -> Result<Value> {
-    let args = ["get", "secret", name, "--namespace", NAMESPACE, "--output=json"];
-    Ok(serde_json::from_str(&context.kubectl(&args).await?)?)
-}
-
-fn entry(secret: &Value, key: &str) -> Result<String> {
-    use k8s_openapi::ByteString;
-    let bytes: ByteString = serde_json::from_value(secret["data"][key].clone())
-        .with_context(|| format!("the Secret has no {key}"))?;
-    Ok(String::from_utf8(bytes.0)?)
 }
 
 async fn minimum_age(context: &Context, variable: &str) -> Result<()> {

@@ -19,6 +19,7 @@ mod load;
 mod objects;
 mod pki;
 mod pod;
+mod secrets;
 mod stack;
 mod wait;
 

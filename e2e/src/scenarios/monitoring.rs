@@ -12,6 +12,7 @@ use super::access::{Connection, Server};
 use super::admission;
 use super::boundaries::token;
 use super::context::Context;
+use super::secrets;
 use super::wait::eventually;
 use crate::go_module::PROMETHEUS_OPERATOR;
 use crate::test::install_yaml::NAMESPACE;
@@ -153,16 +154,8 @@ async fn scraped(context: &Context, monitor: &Value) -> Result<String> {
     let tls = &endpoint["tlsConfig"];
     let secret = &tls["ca"]["secret"];
     let key = secret["key"].as_str().context("no key")?;
-    let authority = context
-        .kubectl(&[
-            "get",
-            "secret",
-            secret["name"].as_str().context("no Secret")?,
-            "--namespace",
-            NAMESPACE,
-            &format!("--output=go-template={{{{index .data {key:?} | base64decode}}}}"),
-        ])
-        .await?;
+    let secret = secrets::read(context, secret["name"].as_str().context("no Secret")?).await?;
+    let authority = secrets::entry(&secret, key)?;
     let name = tls["serverName"].as_str().context("no name")?;
     let path = endpoint["path"].as_str().context("no path")?;
     let token = scraper(context, path).await?;

@@ -7,7 +7,6 @@ use contract::names::{
     AUTH_READER_BINDING, CA_SECRET, KUBELET_CLUSTER_ROLE, MANAGED_BY, METRICS_API, NAME_LABEL,
     SERVING_SECRET, TLS_CERTIFICATE, TLS_KEY,
 };
-use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +17,7 @@ use super::load;
 use super::objects::Object;
 use super::pki::Authority;
 use super::pod::RunningPod;
+use super::secrets;
 use super::wait::eventually;
 use crate::test::install_yaml::NAMESPACE;
 
@@ -99,19 +99,8 @@ async fn events(context: &Context) -> Result<()> {
 
 /// A serving certificate of the right authority whose time is over is replaced.
 async fn expired_leaf(context: &Context) -> Result<()> {
-    let args = [
-        "get",
-        "secret",
-        CA_SECRET,
-        "--namespace",
-        NAMESPACE,
-        "--output=json",
-    ];
-    let secret: Secret = serde_json::from_str(&context.kubectl(&args).await?)?;
-    let entry = |key: &str| {
-        let data = secret.data.as_ref().and_then(|data| data.get(key));
-        String::from_utf8(data.with_context(|| format!("no {key}"))?.0.clone()).context("not UTF-8")
-    };
+    let secret = secrets::read(context, CA_SECRET).await?;
+    let entry = |key: &str| secrets::entry(&secret, key);
     let authority = Authority::from_pem(entry(TLS_CERTIFICATE)?, &entry(TLS_KEY)?)?;
     let (certificate, key) = authority.expired_server(&format!("{METRICS_API}.{NAMESPACE}.svc"))?;
     let data = json!({"stringData": {TLS_CERTIFICATE: certificate, TLS_KEY: key}});
@@ -120,20 +109,8 @@ async fn expired_leaf(context: &Context) -> Result<()> {
         .kubectl(&[patch.as_slice(), &[&format!("--patch={data}")]].concat())
         .await?;
     eventually("another one is stored", BACK_WITHIN, async || {
-        let args = [
-            "get",
-            "secret",
-            SERVING_SECRET,
-            "--namespace",
-            NAMESPACE,
-            "--output=json",
-        ];
-        let secret: Secret = serde_json::from_str(&context.kubectl(&args).await?)?;
-        let stored = secret.data.unwrap_or_default().remove(TLS_CERTIFICATE);
-        ensure!(
-            stored.is_some_and(|stored| stored.0 != certificate.as_bytes()),
-            "it is still there"
-        );
+        let stored = secrets::entry(&secrets::read(context, SERVING_SECRET).await?, TLS_CERTIFICATE)?;
+        ensure!(stored != certificate, "it is still there");
         Ok(())
     })
     .await?;
