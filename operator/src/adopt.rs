@@ -20,7 +20,7 @@ pub(crate) const FORMER: &str = "metricsstack.dev/former-api-service";
 /// How long nobody must have answered for one before that is no restart any more.
 const UNANSWERED: Duration = Duration::from_mins(1);
 /// What kube-aggregator says where the Service is gone or has no endpoints.
-const NOBODY: [&str; 3] = ["ServiceNotFound", "EndpointsNotFound", "MissingEndpoints"];
+pub(crate) const NOBODY: [&str; 3] = ["ServiceNotFound", "EndpointsNotFound", "MissingEndpoints"];
 
 /// What an adopted `APIService` was before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,8 +9,10 @@ use http::header::CONTENT_TYPE;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{DeleteParams, Preconditions, PropagationPolicy};
 use kube::core::{ApiResource, DynamicObject};
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, Resource as _};
 use serde_json::{Value, json};
+
+use crate::api::MetricsStack;
 
 /// Finalizer of a stack: there is something to clean up.
 pub const FINALIZER: &str = "metricsstack.dev/cleanup";
@@ -68,9 +70,9 @@ pub(crate) fn objects(
 /// field: by this patch kube-apiserver drops what it does not know and keeps the rest.
 pub(crate) async fn write_status(client: &Client, status: &Value) -> Result<(), kube::Error> {
     let patch = json!([{"op": "add", "path": "/status", "value": status}]);
+    let stacks = MetricsStack::url_path(&(), None);
     let url = format!(
-        "/apis/{}/v1alpha1/metricsstacks/{}/status?fieldManager={}",
-        names::STACK_GROUP,
+        "{stacks}/{}/status?fieldManager={}",
         names::STACK_NAME,
         names::MANAGED_BY
     );

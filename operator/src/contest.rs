@@ -40,17 +40,23 @@ struct Row {
     by: String,
 }
 
+impl Row {
+    fn is_contest(&self) -> bool {
+        self.repairs >= ORDINARY
+    }
+}
+
 impl Contests {
     /// Whether `object`, which is not as it shall be, is left as it is for now.
     pub(crate) fn holds_off(&self, object: &str, now: Instant) -> bool {
         self.0
             .get(object)
-            .is_some_and(|row| row.repairs >= ORDINARY && now < row.last + row.pause)
+            .is_some_and(|row| row.is_contest() && now < row.last + row.pause)
     }
 
     /// Whether somebody keeps changing `object`.
     pub(crate) fn is_contested(&self, object: &str) -> bool {
-        self.0.get(object).is_some_and(|row| row.repairs >= ORDINARY)
+        self.0.get(object).is_some_and(Row::is_contest)
     }
 
     /// Takes note that `object`, which we had written as it shall be, had to be put right.
@@ -66,7 +72,7 @@ impl Contests {
         }
         row.repairs = row.repairs.saturating_add(1);
         row.last = now;
-        if row.repairs >= ORDINARY {
+        if row.is_contest() {
             row.pause = row.pause.saturating_mul(2).clamp(FIRST, LONGEST);
         }
         // Who it was is told once: what differs from time to time must not change the status.
@@ -95,7 +101,7 @@ impl Contests {
     pub(crate) fn all(&self) -> Vec<Contest> {
         self.0
             .iter()
-            .filter(|(_, row)| row.repairs >= ORDINARY)
+            .filter(|(_, row)| row.is_contest())
             .map(|(object, row)| Contest {
                 object: object.clone(),
                 by: row.by.clone(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition};
 use kube::ResourceExt as _;
 
 use super::{Finding, Reason, Severity};
@@ -15,7 +15,12 @@ const LAST_WORDS: usize = 300;
 /// One finding a kind, about the first Pod that shows it.
 pub(super) fn findings(observed: &Observed) -> Vec<Finding> {
     let ready = if observed.sees(Part::Deployment) {
-        ready_replicas(observed) > 0
+        observed
+            .deployment
+            .as_ref()
+            .and_then(|deployment| deployment.status.as_ref())
+            .and_then(|status| status.ready_replicas)
+            .is_some_and(|ready| ready > 0)
     } else {
         observed.ready_endpoints > 0
     };
@@ -45,33 +50,20 @@ pub(super) fn findings(observed: &Observed) -> Vec<Finding> {
     findings
 }
 
-/// How many replicas are ready, by the Deployment.
-fn ready_replicas(observed: &Observed) -> i32 {
-    let status = observed.deployment.as_ref();
-    let status = status.and_then(|deployment| deployment.status.as_ref());
-    status
-        .and_then(|status| status.ready_replicas)
-        .unwrap_or_default()
-}
-
 /// Since when a Pod takes requests.
 pub(super) fn ready_since(pod: &Pod) -> Option<Timestamp> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
-    Some(ready.last_transition_time.as_ref()?.0)
+    Some(ready(pod)?.last_transition_time.as_ref()?.0)
 }
 
 /// Whether a Pod takes requests.
 pub(super) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    ready(pod).is_some()
+}
+
+/// The condition Ready of a Pod, where it is True.
+fn ready(pod: &Pod) -> Option<&PodCondition> {
+    let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn condition(observed: &Observed, kind: &str, status: &str) -> Option<String> {

@@ -7,8 +7,8 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{APIService, A
 use kube::ResourceExt as _;
 
 use super::{Finding, Reason, Severity, names_of, pods};
-use crate::cluster;
 use crate::observe::{Observed, Part, Read};
+use crate::{adopt, cluster};
 
 /// Words of Go about a certificate.
 const OF_CERTIFICATES: [&str; 2] = ["x509:", "tls: failed to verify certificate"];
@@ -26,13 +26,10 @@ const OF_CONNECTIONS: [&str; 8] = [
 
 /// And about a kept connection that turns out to be dead. With HTTP/1.1 the next read is on another one.
 const OF_DEAD_CONNECTIONS: [&str; 2] = ["http2: client connection lost", "http2: server sent GOAWAY"];
-/// What kube-aggregator calls a Service that leads nowhere.
-const NOWHERE: [&str; 4] = [
-    "ServiceNotFound",
-    "ServicePortError",
-    "EndpointsNotFound",
-    "MissingEndpoints",
-];
+/// What kube-aggregator says where the Service lacks the port. See [`adopt::NOBODY`] for where it is gone or leads nowhere.
+const NO_PORT: &str = "ServicePortError";
+/// Endpoints come a moment after their Pods are ready, and kube-aggregator's word of them a moment after that.
+const ENDPOINTS_COME_WITHIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// What is wrong with a failed read, and what cannot be done meanwhile.
 pub(super) fn findings(observed: &Observed, findings: &mut Vec<Finding>) {
@@ -53,9 +50,6 @@ pub(super) fn findings(observed: &Observed, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Endpoints come a moment after their Pods are ready, and kube-aggregator's word of them a moment after that.
-const ENDPOINTS_COME_WITHIN: SignedDuration = SignedDuration::from_secs(10);
-
 /// Replicas that have been ready for a while, and to which the Service does not lead, as kube-aggregator says too.
 fn without_endpoints(observed: &Observed) -> Option<Finding> {
     let lasts = |since: &Timestamp| observed.at.duration_since(*since) >= ENDPOINTS_COME_WITHIN;
@@ -71,10 +65,8 @@ fn without_endpoints(observed: &Observed) -> Option<Finding> {
     let (service, condition) = ours
         .filter_map(|service| Some((service, condition(service)?)))
         .find(|(_, condition)| {
-            let nowhere = condition
-                .reason
-                .as_deref()
-                .is_some_and(|reason| NOWHERE.contains(&reason));
+            let reason = condition.reason.as_deref().unwrap_or_default();
+            let nowhere = reason == NO_PORT || adopt::NOBODY.contains(&reason);
             condition.status != "True" && nowhere
         })?;
     let evidence = format!(

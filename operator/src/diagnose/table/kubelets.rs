@@ -2,7 +2,7 @@
 
 use contract::report::ErrorClass;
 
-/// Of that way.
+/// What the table says about them.
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn entry(class: ErrorClass) -> (&'static str, &'static str) {
     match class {
@@ -11,9 +11,10 @@ pub(super) fn entry(class: ErrorClass) -> (&'static str, &'static str) {
             "Add a type that they have to spec.kubelet.addressTypes (kubectl get node -o wide).",
         ),
         ErrorClass::NameNotResolved => (
-            "The cluster's DNS does not know the Nodes by the names that are dialled.",
+            "The cluster's DNS does not know the Nodes by the names that are dialled, or does not answer.",
             "Put InternalIP first in spec.kubelet.addressTypes, as it is by default, if the Nodes have such addresses \
-             (kubectl get node -o wide); or have the cluster's DNS know their names.",
+             (kubectl get node -o wide); or have the cluster's DNS know their names. Where it did not answer, or the name \
+             is kube-apiserver's, look at the DNS itself (kubectl get pods --namespace kube-system).",
         ),
         ErrorClass::Unreachable => (
             "No connection to the kubelets.",
