@@ -21,6 +21,7 @@ const SERVER_NAME: &str = "notes.notes.svc";
 const PORT: u16 = 8443;
 const API_SERVICE: &str = "v1.notes.example.dev";
 const DISCOVERED_WITHIN: Duration = Duration::from_secs(40);
+const EXPLAINED_WITHIN: Duration = Duration::from_secs(90);
 /// A watch must tell at once; this leaves room for a busy machine.
 const TOLD_WITHIN: Duration = Duration::from_secs(20);
 
@@ -139,11 +140,17 @@ async fn changes(context: &Context) -> Result<()> {
     for (args, part) in [
         (["describe", "note", "first"].as_slice(), "goodbye"),
         (&["get", "notes", "--output=yaml"], "text: goodbye"),
-        (&["explain", "notes.spec"], "text"),
     ] {
         let shown = context.kubectl(&[args, &users].concat()).await?;
         ensure!(shown.contains(part), "kubectl {}: {shown}", args.join(" "));
     }
+    // It publishes the schemas after the resources: where its first look came too early, a minute later.
+    eventually("the schema is explained", EXPLAINED_WITHIN, async || {
+        let shown = context.kubectl(&["explain", "notes.spec"]).await?;
+        ensure!(shown.contains("text"), "{shown}");
+        Ok(())
+    })
+    .await?;
     context
         .kubectl(&[["delete", "note", "second"].as_slice(), &users].concat())
         .await?;

@@ -1,5 +1,6 @@
 //! The cluster's own HorizontalPodAutoscaler controller works with what we serve.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -68,17 +69,18 @@ pub(super) async fn start(context: &Context) -> Result<Value> {
     .await
 }
 
-/// How often the autoscaler could not read metrics.
-pub(super) async fn failures(context: &Context) -> Result<u64> {
+/// What the autoscaler has complained of, and how often.
+pub(super) async fn complaints(context: &Context) -> Result<BTreeMap<String, u64>> {
     let args = ["get", "events", "--namespace=default", "--output=json"];
     let selector = "--field-selector=involvedObject.kind=HorizontalPodAutoscaler,type=Warning";
     let events: Value =
         serde_json::from_str(&context.kubectl(&[args.as_slice(), &[selector]].concat()).await?)?;
-    let events = events["items"].as_array().context("no list of events")?;
-    Ok(events
-        .iter()
-        .map(|event| event["count"].as_u64().unwrap_or(1))
-        .sum())
+    let mut complaints = BTreeMap::new();
+    for event in events["items"].as_array().context("no list of events")? {
+        let said = format!("{}: {}", event["reason"], event["message"]);
+        *complaints.entry(said).or_default() += event["count"].as_u64().unwrap_or(1);
+    }
+    Ok(complaints)
 }
 
 /// Removes both.

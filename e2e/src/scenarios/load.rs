@@ -20,13 +20,21 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// kube-apiserver closes connections that are idle for long, perhaps under the next read.
 const FRESH: Duration = Duration::from_secs(10);
-const NODES: &str = "/apis/metrics.k8s.io/v1beta1/nodes";
+/// What is read, in turn, and a name that each answer must hold: that of the node and of a Pod that are always there. A
+/// replica that answers before it has them loses an autoscaler its metrics, though it answers.
+const READS: [(&str, &str); 2] = [
+    ("/apis/metrics.k8s.io/v1beta1/nodes", "node-1"),
+    (
+        "/apis/metrics.k8s.io/v1beta1/namespaces/kube-system/pods",
+        "etcd-node-1",
+    ),
+];
 const ACCOUNT: &str = "steady-reader";
 
 /// What became of a load.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// Number of reads that were answered with at least one node.
+    /// Number of reads that were answered with what is always there.
     pub(super) answered: usize,
     /// The others: when each was begun, and why it failed.
     pub(super) failed: Vec<(Instant, String)>,
@@ -95,6 +103,7 @@ async fn read(reader: &Arc<Reader>, stop: &CancellationToken) -> Outcome {
         ..Outcome::default()
     };
     let mut open = JoinSet::new();
+    let mut reads = READS.into_iter().cycle();
     let mut ticks = tokio::time::interval(PAUSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -102,8 +111,9 @@ async fn read(reader: &Arc<Reader>, stop: &CancellationToken) -> Outcome {
             biased;
             () = stop.cancelled() => break,
             _ = ticks.tick() => {
+                let Some((path, name)) = reads.next() else { break };
                 let reader = Arc::clone(reader);
-                open.spawn(async move { (Instant::now(), reader.read().await) });
+                open.spawn(async move { (Instant::now(), reader.read(path, name).await) });
             }
             Some(Ok((begun, result))) = open.join_next() => outcome.add(begun, result),
         }
@@ -150,14 +160,18 @@ impl Reader {
             idle: Mutex::default(),
         };
         super::wait::eventually("the reader may read", Duration::from_secs(40), async || {
-            reader.read().await
+            for (path, name) in READS {
+                reader.read(path, name).await?;
+            }
+            Ok(())
         })
         .await
         .context("before the load")?;
         Ok(reader)
     }
 
-    async fn read(&self) -> Result<()> {
+    /// Reads a list in which something of that name must be.
+    async fn read(&self, path: &str, name: &str) -> Result<()> {
         let answering = async {
             let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut connection = match kept {
@@ -165,12 +179,14 @@ impl Reader {
                 _ => self.server.connect(None, &rustls::version::TLS13).await?,
             };
             let answer = connection
-                .get(NODES, &[("authorization", &self.token)])
+                .get(path, &[("authorization", &self.token)])
                 .await?
                 .json()?;
+            let items = answer["items"].as_array().context("no list")?;
             ensure!(
-                answer["items"].as_array().is_some_and(|items| !items.is_empty()),
-                "an empty list"
+                items.iter().any(|item| item["metadata"]["name"] == name),
+                "{name} is not among the {} of {path}",
+                items.len()
             );
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.push((Instant::now(), connection));
