@@ -49,7 +49,8 @@ pub struct Attempt {
     pub took: Duration,
     /// Why it failed.
     pub error: Option<NodeError>,
-    /// Whether nothing more is to be expected of this node soon: it has a usage, or has failed, or had its time.
+    /// Whether nothing more is to be expected of this node soon: it and its containers have a usage, or it has
+    /// failed, or had its time.
     pub settled: bool,
 }
 
@@ -139,7 +140,8 @@ impl Board {
         change
     }
 
-    /// Whether every node has had its chance. An answer given before would lack nodes that only need a moment more.
+    /// Whether every node has had its chance. An answer given before would lack what only needs a moment more, and to an
+    /// autoscaler a Pod that is left out has no metrics.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.entries().values().all(|entry| entry.settled)

@@ -328,7 +328,8 @@ impl<A: Ask> Task<A> {
             self.scrapes = 1;
         }
         let pace = match &outcome {
-            Ok(_) if !has_usage && self.scrapes < QUICK_SCRAPES => Pace::Quick,
+            // The kubelet renews containers' samples at other times than the node's.
+            Ok(taken) if (taken.waiting || !has_usage) && self.scrapes < QUICK_SCRAPES => Pace::Quick,
             Ok(taken) if taken.waiting && has_usage => Pace::Early,
             _ => Pace::Place,
         };

@@ -177,6 +177,15 @@ impl Setup {
         }
     }
 
+    fn body(&self, name: &str, body: Body) {
+        self.kubelets
+            .0
+            .bodies
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), body);
+    }
+
     fn scrapes(&self, name: &str) -> Vec<Scrape> {
         self.kubelets
             .0
@@ -191,6 +200,20 @@ impl Setup {
     fn usages(&self) -> usize {
         self.store.points(self.clock.now()).nodes
     }
+}
+
+/// Of a node and of a container on it, read in those seconds.
+fn text(node: u64, container: u64) -> String {
+    let mut text = String::new();
+    let labels = "{container=\"c\",namespace=\"n\",pod=\"p\"}";
+    for (of, labels, second) in [("node", "", node), ("container", labels, container)] {
+        let millis = 1_800_000_000_000 + second * 1000;
+        let _ = writeln!(
+            text,
+            "{of}_cpu_usage_seconds_total{labels} {second} {millis}\n{of}_memory_working_set_bytes{labels} 1 {millis}"
+        );
+    }
+    text
 }
 
 async fn seconds(count: u64) {
@@ -220,6 +243,31 @@ async fn a_new_node_has_a_usage_soon_and_then_keeps_its_place() {
         gaps.len() > 30 && gaps.iter().all(|gap| gap.abs_diff(15_000) < 50),
         "{gaps:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_node_is_settled_once_its_containers_have_a_usage_too() {
+    let setup = Setup::new();
+    setup.body("node-a", |second| text(second / 10 * 10, second / 15 * 15));
+    setup.add("node-a");
+    seconds(11).await;
+    let points = || setup.store.points(setup.clock.now());
+    assert_eq!((points().nodes, points().containers), (1, 0));
+    assert!(!setup.board.is_settled());
+    seconds(5).await;
+    assert_eq!((points().nodes, points().containers), (1, 1));
+    assert!(setup.board.is_settled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_never_has_a_usage_keeps_its_node_unsettled_for_twenty_seconds() {
+    let setup = Setup::new();
+    setup.body("node-a", |second| text(second / 10 * 10, 0));
+    setup.add("node-a");
+    seconds(19).await;
+    assert!(!setup.board.is_settled());
+    seconds(2).await;
+    assert!(setup.board.is_settled());
 }
 
 #[tokio::test(start_paused = true)]
@@ -354,7 +402,7 @@ async fn a_node_that_comes_back_has_a_usage_as_soon_as_a_new_one() {
 #[tokio::test(start_paused = true)]
 async fn what_a_kubelet_could_collect_is_answered_and_its_error_told() {
     let setup = Setup::new();
-    setup.kubelets.0.bodies.lock().unwrap().insert("node-a".to_owned(), |now| {
+    setup.body("node-a", |now| {
         let millis = 1_800_000_000_000 + now * 1000;
         format!(
             "node_cpu_usage_seconds_total {now} {millis}\nnode_memory_working_set_bytes 1e9 {millis}\nresource_scrape_error 1\n"
@@ -371,7 +419,7 @@ async fn what_a_kubelet_could_collect_is_answered_and_its_error_told() {
 #[tokio::test(start_paused = true)]
 async fn new_containers_bring_the_next_scrape_forward() {
     let setup = Setup::new();
-    setup.kubelets.0.bodies.lock().unwrap().insert("node-a".to_owned(), |now| {
+    setup.body("node-a", |now| {
         let millis = 1_800_000_000_000 + now * 1000;
         let mut text = format!(
             "node_cpu_usage_seconds_total {now} {millis}\nnode_memory_working_set_bytes 1e9 {millis}\n"
