@@ -52,7 +52,7 @@ pub(super) async fn there_and_back_fails_no_read(context: &Context) -> Result<()
         })
         .await
     };
-    let ((), outcome) = load::during(context, Box::pin(work)).await?;
+    let ((), outcome) = load::during(context, work).await?;
     context.say(format_args!(
         "replicas replaced twice, {} reads answered, {} failed",
         outcome.answered,

@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Connection, Server};
-use super::boundaries::token;
+use super::boundaries::{pods, token};
 use super::context::Context;
+use super::wait::eventually;
 
 /// Time between two reads. They do not wait for one another: one that hangs holds up none.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -20,15 +21,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// kube-apiserver closes connections that are idle for long, perhaps under the next read.
 const FRESH: Duration = Duration::from_secs(10);
-/// What is read, in turn, and a name that each answer must hold: that of the node and of a Pod that are always there. A
-/// replica that answers before it has them loses an autoscaler its metrics, though it answers.
-const READS: [(&str, &str); 2] = [
-    ("/apis/metrics.k8s.io/v1beta1/nodes", "node-1"),
-    (
-        "/apis/metrics.k8s.io/v1beta1/namespaces/kube-system/pods",
-        "etcd-node-1",
-    ),
-];
+/// What is read, and a name that the answer must hold, of something that is always there. A replica that answers before
+/// it has that loses an autoscaler its metrics, though it answers.
+type Read = (&'static str, &'static str);
+const NODES: Read = ("/apis/metrics.k8s.io/v1beta1/nodes", "node-1");
+const PODS: Read = (
+    "/apis/metrics.k8s.io/v1beta1/namespaces/kube-system/pods",
+    "etcd-node-1",
+);
+const READY_WITHIN: Duration = Duration::from_secs(40);
 const ACCOUNT: &str = "steady-reader";
 
 /// What became of a load.
@@ -78,14 +79,31 @@ impl Outcome {
     }
 }
 
-/// Reads until `work` is done and some more. Nothing is tried again: what fails here fails for everybody.
+/// Reads nodes and Pods in turn until `work` is done and some more. Nothing is tried again: what fails here fails for
+/// everybody.
 pub(super) async fn during<T>(
     context: &Context,
     work: impl Future<Output = Result<T>>,
 ) -> Result<(T, Outcome)> {
-    let reader = Arc::new(Reader::new(context).await?);
+    of(context, &[NODES, PODS], Box::pin(work)).await
+}
+
+/// The same for nodes alone.
+pub(super) async fn of_nodes_during<T>(
+    context: &Context,
+    work: impl Future<Output = Result<T>>,
+) -> Result<(T, Outcome)> {
+    of(context, &[NODES], Box::pin(work)).await
+}
+
+async fn of<T>(
+    context: &Context,
+    reads: &[Read],
+    work: impl Future<Output = Result<T>>,
+) -> Result<(T, Outcome)> {
+    let reader = Arc::new(Reader::new(context, reads).await?);
     let stop = CancellationToken::new();
-    let reading = read(&reader, &stop);
+    let reading = read(&reader, reads, &stop);
     let working = async {
         let _stop = stop.clone().drop_guard();
         let done = work.await?;
@@ -97,13 +115,13 @@ pub(super) async fn during<T>(
     Ok((done?, outcome))
 }
 
-async fn read(reader: &Arc<Reader>, stop: &CancellationToken) -> Outcome {
+async fn read(reader: &Arc<Reader>, reads: &[Read], stop: &CancellationToken) -> Outcome {
     let mut outcome = Outcome {
         began: Some(Instant::now()),
         ..Outcome::default()
     };
     let mut open = JoinSet::new();
-    let mut reads = READS.into_iter().cycle();
+    let mut reads = reads.iter().copied().cycle();
     let mut ticks = tokio::time::interval(PAUSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -111,9 +129,9 @@ async fn read(reader: &Arc<Reader>, stop: &CancellationToken) -> Outcome {
             biased;
             () = stop.cancelled() => break,
             _ = ticks.tick() => {
-                let Some((path, name)) = reads.next() else { break };
+                let Some(next) = reads.next() else { break };
                 let reader = Arc::clone(reader);
-                open.spawn(async move { (Instant::now(), reader.read(path, name).await) });
+                open.spawn(async move { (Instant::now(), reader.read(next).await) });
             }
             Some(Ok((begun, result))) = open.join_next() => outcome.add(begun, result),
         }
@@ -127,6 +145,31 @@ async fn read(reader: &Arc<Reader>, stop: &CancellationToken) -> Outcome {
     outcome
 }
 
+/// Waits until each replica of metrics-api, asked directly, answers with what is always there, as one of a former load.
+pub(super) async fn each_replica_answers(context: &Context) -> Result<()> {
+    let token = token(context, ACCOUNT).await?;
+    eventually("each replica has nodes and Pods", READY_WITHIN, async || {
+        for server in pods(context).await? {
+            for read in [NODES, PODS] {
+                let answer = server.get(None, read.0, &[("authorization", &token)]).await?;
+                expect(&answer.json()?, read)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn expect(answer: &Value, (path, name): Read) -> Result<()> {
+    let items = answer["items"].as_array().context("no list")?;
+    ensure!(
+        items.iter().any(|item| item["metadata"]["name"] == name),
+        "{name} is not among the {} of {path}",
+        items.len()
+    );
+    Ok(())
+}
+
 /// An account that may read metrics, and its connections to kube-apiserver.
 struct Reader {
     server: Server,
@@ -135,7 +178,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn new(context: &Context) -> Result<Self> {
+    async fn new(context: &Context, reads: &[Read]) -> Result<Self> {
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": ACCOUNT, "namespace": "default"}});
         let binding = json!({
@@ -159,9 +202,9 @@ impl Reader {
             token: token(context, ACCOUNT).await?,
             idle: Mutex::default(),
         };
-        super::wait::eventually("the reader may read", Duration::from_secs(40), async || {
-            for (path, name) in READS {
-                reader.read(path, name).await?;
+        eventually("the reader may read", READY_WITHIN, async || {
+            for read in reads {
+                reader.read(*read).await?;
             }
             Ok(())
         })
@@ -170,24 +213,15 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Reads a list in which something of that name must be.
-    async fn read(&self, path: &str, name: &str) -> Result<()> {
+    async fn read(&self, (path, name): Read) -> Result<()> {
         let answering = async {
             let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut connection = match kept {
                 Some((since, connection)) if since.elapsed() < FRESH => connection,
                 _ => self.server.connect(None, &rustls::version::TLS13).await?,
             };
-            let answer = connection
-                .get(path, &[("authorization", &self.token)])
-                .await?
-                .json()?;
-            let items = answer["items"].as_array().context("no list")?;
-            ensure!(
-                items.iter().any(|item| item["metadata"]["name"] == name),
-                "{name} is not among the {} of {path}",
-                items.len()
-            );
+            let answer = connection.get(path, &[("authorization", &self.token)]).await?;
+            expect(&answer.json()?, (path, name))?;
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.push((Instant::now(), connection));
             Ok(())

@@ -34,33 +34,43 @@ pub(super) async fn there_and_back_fails_no_read(context: &Context) -> Result<()
     context
         .kubectl(&[label.as_slice(), &[&format!("{ADMISSION}=restricted")]].concat())
         .await?;
-    let worked = load::during(context, Box::pin(there_and_back(context))).await;
+    let worked = there_and_back(context).await;
     context
         .kubectl(&[label.as_slice(), &[&format!("{ADMISSION}-")]].concat())
         .await?;
-    let ((), outcome) = worked?;
-    context.say(format_args!(
-        "operator and metrics-api replaced twice, {} reads answered, {} failed",
-        outcome.answered,
-        outcome.failed.len()
-    ));
-    outcome
-        .expect_no_failure()
-        .context("during a downgrade and the upgrade after it")
+    worked
 }
 
 async fn there_and_back(context: &Context) -> Result<()> {
-    // Without the history the image is of this version, and so the chart has to be.
     let previous = Some(previous::folder()).filter(|folder| folder.is_dir());
-    let checkout = previous.clone().unwrap_or_else(paths::workspace);
+    // A replica of the version before is ready before its containers have a usage: nodes alone are always there.
+    let ((), down) = load::of_nodes_during(context, downgrade(context, previous.clone())).await?;
+    load::each_replica_answers(context).await?;
+    let ((), up) = load::during(context, upgrade(context, previous)).await?;
+    for (what, outcome) in [("the downgrade", down), ("the upgrade after it", up)] {
+        context.say(format_args!(
+            "{what}: {} reads answered, {} failed",
+            outcome.answered,
+            outcome.failed.len()
+        ));
+        outcome.expect_no_failure().context(what)?;
+    }
+    Ok(())
+}
+
+async fn downgrade(context: &Context, previous: Option<PathBuf>) -> Result<()> {
+    // Without the history the image is of this version, and so the chart has to be.
+    let checkout = previous.unwrap_or_else(paths::workspace);
     context
         .install_from(&checkout, &["--set", &format!("image={PREVIOUS_REFERENCE}")])
         .await?;
     replaced(context, PREVIOUS_REFERENCE).await?;
     works_with_a_later_crd(context)
         .await
-        .context("the version before this one")?;
+        .context("the version before this one")
+}
 
+async fn upgrade(context: &Context, previous: Option<PathBuf>) -> Result<()> {
     context.install().await?;
     replaced(context, &metricsstack_reference()).await?;
     works_with_a_later_crd(context).await?;
