@@ -102,7 +102,7 @@ impl Applier {
             let conflicts = applied.conflicts.len();
             let result = self.ensure(object, &mut applied.conflicts).await;
             let mut stored = result.is_ok() && applied.conflicts.len() == conflicts;
-            let is_secret = object.resource.kind == "Secret";
+            let is_secret = object.is_secret();
             if is_secret && self.contests.holds_off(&object.describe(), Instant::now()) {
                 // Left as somebody else made it, unless it was written just now.
                 stored &= matches!(result, Ok(true));
@@ -227,18 +227,23 @@ impl Applier {
             if live.is_some() { "put right" } else { "created" }
         );
         let written = Written {
-            asked: drift::digest(&value(&object.object), &Value::Null),
-            kept: digest(&object.object, &written),
+            asked: drift::digest(&value(&object.object)),
+            kept: kept(object, &written),
         };
         let before = self.written.insert(object.describe(), written);
-        if before.is_some_and(|before| before.asked == written.asked) {
+        let same = before.is_some_and(|before| before.asked == written.asked);
+        // A certificate in place of one that was spoiled is another one, though nothing else was asked for.
+        let spoiled = object.is_secret()
+            && before
+                .is_some_and(|before| live.as_ref().is_none_or(|live| kept(object, live) != before.kept));
+        if same || spoiled {
             let by = live.as_ref().map_or_else(
                 || "somebody who deletes it".to_owned(),
                 |live| contest::opponent(live.metadata.managed_fields.as_deref()),
             );
             self.contests.repaired(&object.describe(), by, Instant::now());
-            // Of the authority it is told as of a certificate, and of what is contested in the status.
-            if !object.is_authority() && !self.contests.is_contested(&object.describe()) {
+            // Of the authority and of a new certificate it is told as of those, and of what is contested in the status.
+            if same && !object.is_authority() && !self.contests.is_contested(&object.describe()) {
                 self.repaired.push(Repair::of(object, live.as_ref()));
             }
         }
@@ -247,7 +252,7 @@ impl Applier {
 
     /// Whether the last write asked for something else, which may be to go.
     fn asks_for_less(&self, object: &Object) -> bool {
-        let asked = drift::digest(&value(&object.object), &Value::Null);
+        let asked = drift::digest(&value(&object.object));
         let written = self.written.get(&object.describe());
         written.is_some_and(|written| written.asked != asked)
     }
@@ -257,7 +262,7 @@ impl Applier {
             || self
                 .written
                 .get(&object.describe())
-                .is_some_and(|written| written.kept == digest(&object.object, live))
+                .is_some_and(|written| written.kept == kept(object, live))
     }
 
     async fn remove(&mut self, object: &Object) -> Result<bool, kube::Error> {
@@ -359,8 +364,9 @@ fn value(object: &DynamicObject) -> Value {
     serde_json::to_value(object).unwrap_or_default()
 }
 
-fn digest(desired: &DynamicObject, live: &DynamicObject) -> u64 {
-    drift::digest(&value(desired), &value(live))
+/// What kube-apiserver has of what is asked for.
+fn kept(object: &Object, live: &DynamicObject) -> u64 {
+    drift::digest_at(&value(&object.object), &value(live))
 }
 
 #[cfg(test)]

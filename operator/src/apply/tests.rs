@@ -11,6 +11,7 @@ use crate::observe::Observed;
 use crate::plan::Registration;
 
 const SERVICE: &str = "/api/v1/namespaces/ns/services/metrics-api";
+const SERVING: &str = "/api/v1/namespaces/ns/secrets/metrics-api-serving";
 const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/metricsstack:metrics-api";
 const API_SERVICE: &str = "/apis/apiregistration.k8s.io/v1/apiservices/v1.metrics.k8s.io";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/ns/deployments/metrics-api";
@@ -374,6 +375,58 @@ async fn a_fight_is_named_and_not_fought() {
     assert_eq!(hands.apply(&objects).await.contests.len(), 0);
     let selector = fake.get(SERVICE).unwrap()["spec"]["selector"].clone();
     assert_eq!(selector["app.kubernetes.io/name"], "metrics-api");
+}
+
+/// Objects of which the serving certificate has been made anew.
+fn renewed(turn: u32) -> Objects {
+    let mut objects = wanted(Registration::AwaitEndpoint);
+    let serving = objects
+        .base
+        .iter_mut()
+        .find(|object| object.name() == names::SERVING_SECRET);
+    serving.unwrap().object.data["data"]["tls.crt"] = json!(format!("bmV3IDEyMzQ{turn}"));
+    objects
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_somebody_keeps_spoiling_is_a_fight_though_each_is_another() {
+    let fake = Fake::default();
+    let mut hands = Applier::new(fake.client(), "ns");
+    hands.apply(&renewed(0)).await;
+    fake.writes();
+    let (mut writes, mut contests) = (0, Vec::new());
+    for turn in 1..=100 {
+        let mut secret = fake.get(SERVING).unwrap();
+        secret["data"]["tls.crt"] = json!("c3BvaWxlZA==");
+        fake.put(SERVING, secret);
+        let applied = hands.apply(&renewed(turn)).await;
+        assert_eq!((applied.errors, applied.repaired), (vec![], vec![]));
+        writes += fake
+            .writes()
+            .iter()
+            .filter(|write| write.ends_with(SERVING))
+            .count();
+        contests.push(applied.contests.len());
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    // Five, and one each after 30 and 60 s.
+    assert_eq!(writes, 5 + 2);
+    assert!(
+        contests
+            .iter()
+            .enumerate()
+            .all(|(turn, found)| *found == usize::from(turn >= 4)),
+        "{contests:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_are_no_fight() {
+    let fake = Fake::default();
+    let mut hands = Applier::new(fake.client(), "ns");
+    for turn in 0..20 {
+        assert_eq!(hands.apply(&renewed(turn)).await.contests, []);
+    }
 }
 
 #[tokio::test(start_paused = true)]

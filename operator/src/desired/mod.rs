@@ -82,7 +82,7 @@ impl Object {
     /// Whether this is the Secret with the certificate authority.
     #[must_use]
     pub fn is_authority(&self) -> bool {
-        self.resource.kind == "Secret" && self.name() == names::CA_SECRET
+        self.is_secret() && self.name() == names::CA_SECRET
     }
 
     /// Its name.
@@ -95,6 +95,12 @@ impl Object {
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
         self.object.metadata.namespace.as_deref()
+    }
+
+    /// Whether it holds certificates and keys.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        self.resource.kind == "Secret"
     }
 
     /// Whether it binds a Role or `ClusterRole`, which has to be there before.
