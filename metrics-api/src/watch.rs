@@ -58,6 +58,7 @@ pub async fn nodes<A: Ask>(
                 fleet.remove(&node.name);
                 gone.notify_one();
             }
+            fleet.listed();
         }
         Event::Delete(node) => {
             if let Some(name) = node.metadata.name.filter(|name| index.delete(name)) {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -20,6 +20,8 @@ pub struct Board {
     entries: Mutex<BTreeMap<Name, Entry>>,
     /// When the last scrape of any node began, or the first node came.
     began: AtomicU64,
+    /// Whether all nodes have come that there were at the start.
+    listed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +74,16 @@ impl Board {
         if entries.is_empty() {
             self.began(now);
         }
-        entries.entry(Name::clone(node)).or_default();
+        entries.entry(Name::clone(node)).or_insert_with(|| Entry {
+            settled: self.listed.load(Ordering::Relaxed),
+            ..Entry::default()
+        });
+    }
+
+    /// All nodes have come that there were at the start. Those that come later are as new to everybody: where one does
+    /// every few seconds, nobody would ever be ready otherwise.
+    pub fn listed(&self) {
+        self.listed.store(true, Ordering::Relaxed);
     }
 
     /// The scrape of some node begins.
@@ -140,8 +151,8 @@ impl Board {
         change
     }
 
-    /// Whether every node has had its chance. An answer given before would lack what only needs a moment more, and to an
-    /// autoscaler a Pod that is left out has no metrics.
+    /// Whether every node that there was at the start has had its chance. An answer given before would lack what only
+    /// needs a moment more, and to an autoscaler a Pod that is left out has no metrics.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.entries().values().all(|entry| entry.settled)

@@ -128,6 +128,11 @@ impl<A: Ask> Fleet<A> {
         }
     }
 
+    /// All nodes have come that there are so far.
+    pub fn listed(&self) {
+        self.shared.scraper.board.listed();
+    }
+
     /// A node is gone. What it reported is answered no longer.
     pub fn remove(&self, name: &str) {
         if let Some(member) = self.nodes().remove(name) {

@@ -271,6 +271,21 @@ async fn a_container_that_never_has_a_usage_keeps_its_node_unsettled_for_twenty_
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_nodes_that_there_were_at_the_start_are_waited_for() {
+    let setup = Setup::new();
+    setup.add("node-a");
+    setup.slow("node-b", 9);
+    setup.add("node-b");
+    setup.fleet.listed();
+    seconds(18).await;
+    assert!(!setup.board.is_settled(), "node-b needs two answers");
+    seconds(20).await;
+    assert!(setup.board.is_settled());
+    setup.add("node-c");
+    assert!(setup.board.is_settled());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_is_never_scraped_twice_at_once() {
     let setup = Setup::new();
     setup.add("slow");
