@@ -98,7 +98,8 @@ impl Checks {
         if !self.store.is_ready(self.clock.now()) {
             return Err("no metrics to serve".to_owned());
         }
-        if !self.board.is_settled() {
+        // Before all nodes are known, those that are could be settled.
+        if !self.nodes.is_synced() || !self.board.is_settled() {
             return Err("some nodes have not been scraped yet".to_owned());
         }
         Ok(())
@@ -243,6 +244,8 @@ mod tests {
             Err("some nodes have not been scraped yet".to_owned())
         );
         settle(&health);
+        assert!(latch.check(&health).is_err(), "there may be other nodes");
+        health.nodes.finish();
         assert_eq!(latch.check(&health), Ok(()));
         health.store.remove("node-a");
         assert_eq!(latch.check(&health), Ok(()));

@@ -39,6 +39,25 @@ struct Written {
     asked: u64,
     /// And of what kube-apiserver made of it.
     kept: u64,
+    /// And of all the data that it had then.
+    data: u64,
+}
+
+/// What became of an object that shall be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// It was written.
+    Written,
+    /// There was nothing to do: it is as it shall be, on its way out, or not ours.
+    Nothing,
+    /// It is left as somebody else made it, for a while.
+    HeldOff,
+}
+
+impl Done {
+    fn wrote(self) -> bool {
+        self == Self::Written
+    }
 }
 
 /// What an apply did.
@@ -101,14 +120,10 @@ impl Applier {
         for object in &objects.base {
             let conflicts = applied.conflicts.len();
             let result = self.ensure(object, &mut applied.conflicts).await;
-            let mut stored = result.is_ok() && applied.conflicts.len() == conflicts;
-            let is_secret = object.is_secret();
-            if is_secret && self.contests.holds_off(&object.describe(), Instant::now()) {
-                // Left as somebody else made it, unless it was written just now.
-                stored &= matches!(result, Ok(true));
-            }
-            certificates &= stored || !is_secret;
-            applied.note(&object.describe(), result)?;
+            let done = matches!(result, Ok(Done::Written | Done::Nothing));
+            let stored = done && applied.conflicts.len() == conflicts;
+            certificates &= stored || !object.is_secret();
+            applied.note(&object.describe(), result.map(Done::wrote))?;
             if object.is_authority() {
                 applied.authority = stored;
                 if !stored {
@@ -131,8 +146,8 @@ impl Applier {
         }
         for object in &objects.api_services {
             let result = self.ensure(object, &mut applied.conflicts).await;
-            applied.registered |= matches!(result, Ok(true));
-            applied.note(&object.describe(), result)?;
+            applied.registered |= matches!(result, Ok(Done::Written));
+            applied.note(&object.describe(), result.map(Done::wrote))?;
         }
         self.monitor(objects, applied).await;
         Ok(())
@@ -142,7 +157,7 @@ impl Applier {
     async fn monitor(&mut self, objects: &Objects, applied: &mut Applied) {
         for object in &objects.monitoring {
             let result = self.ensure(object, &mut applied.conflicts).await;
-            applied.note_monitoring(object, result);
+            applied.note_monitoring(object, result.map(Done::wrote));
         }
         for object in &objects.unmonitored {
             let result = self.remove(object).await;
@@ -150,8 +165,8 @@ impl Applier {
         }
     }
 
-    /// Writes one object unless it is as it shall be or not ours. Says whether it wrote.
-    async fn ensure(&mut self, object: &Object, conflicts: &mut Vec<Conflict>) -> Result<bool, kube::Error> {
+    /// Writes one object unless it is as it shall be or not ours.
+    async fn ensure(&mut self, object: &Object, conflicts: &mut Vec<Conflict>) -> Result<Done, kube::Error> {
         let api = cluster::objects(&self.client, &object.resource, object.namespace());
         let live = api.get_opt(object.name()).await?;
         let held_off = self.contests.holds_off(&object.describe(), Instant::now());
@@ -160,11 +175,11 @@ impl Applier {
                 conflicts.push(Conflict {
                     object: object.describe(),
                 });
-                return Ok(false);
+                return Ok(Done::Nothing);
             }
             // It cannot be brought back before it is gone. The watch tells when.
             if live.metadata.deletion_timestamp.is_some() {
-                return Ok(false);
+                return Ok(Done::Nothing);
             }
             let taken_over = live
                 .metadata
@@ -173,10 +188,10 @@ impl Applier {
                 .and_then(ownership::taken_over);
             if taken_over.is_none() && !self.asks_for_less(object) && self.is_as_desired(object, live) {
                 self.contests.as_wanted(&object.describe(), Instant::now());
-                return Ok(false);
+                return Ok(Done::Nothing);
             }
             if held_off {
-                return Ok(false);
+                return Ok(Done::HeldOff);
             }
             if let Some(managed_fields) = taken_over {
                 let patch = json!({"metadata": {
@@ -189,7 +204,7 @@ impl Applier {
             }
         }
         if held_off {
-            return Ok(false);
+            return Ok(Done::HeldOff);
         }
         let mut patch = object.object.clone();
         // With the UID, kube-apiserver refuses if the object that was looked at has been replaced by another.
@@ -227,15 +242,15 @@ impl Applier {
             if live.is_some() { "put right" } else { "created" }
         );
         let written = Written {
-            asked: drift::digest(&value(&object.object)),
-            kept: kept(object, &written),
+            asked: drift::digest(&value(&object.object), &Value::Null),
+            kept: digest(&object.object, &written),
+            data: data(&written),
         };
         let before = self.written.insert(object.describe(), written);
         let same = before.is_some_and(|before| before.asked == written.asked);
         // A certificate in place of one that was spoiled is another one, though nothing else was asked for.
         let spoiled = object.is_secret()
-            && before
-                .is_some_and(|before| live.as_ref().is_none_or(|live| kept(object, live) != before.kept));
+            && before.is_some_and(|before| live.as_ref().is_none_or(|live| data(live) != before.data));
         if same || spoiled {
             let by = live.as_ref().map_or_else(
                 || "somebody who deletes it".to_owned(),
@@ -247,12 +262,12 @@ impl Applier {
                 self.repaired.push(Repair::of(object, live.as_ref()));
             }
         }
-        Ok(true)
+        Ok(Done::Written)
     }
 
     /// Whether the last write asked for something else, which may be to go.
     fn asks_for_less(&self, object: &Object) -> bool {
-        let asked = drift::digest(&value(&object.object));
+        let asked = drift::digest(&value(&object.object), &Value::Null);
         let written = self.written.get(&object.describe());
         written.is_some_and(|written| written.asked != asked)
     }
@@ -262,7 +277,7 @@ impl Applier {
             || self
                 .written
                 .get(&object.describe())
-                .is_some_and(|written| written.kept == kept(object, live))
+                .is_some_and(|written| written.kept == digest(&object.object, live))
     }
 
     async fn remove(&mut self, object: &Object) -> Result<bool, kube::Error> {
@@ -364,9 +379,13 @@ fn value(object: &DynamicObject) -> Value {
     serde_json::to_value(object).unwrap_or_default()
 }
 
-/// What kube-apiserver has of what is asked for.
-fn kept(object: &Object, live: &DynamicObject) -> u64 {
-    drift::digest_at(&value(&object.object), &value(live))
+fn digest(desired: &DynamicObject, live: &DynamicObject) -> u64 {
+    drift::digest(&value(desired), &value(live))
+}
+
+/// Digest of all that is in a Secret.
+fn data(live: &DynamicObject) -> u64 {
+    drift::digest(live.data.get("data").unwrap_or(&Value::Null), &Value::Null)
 }
 
 #[cfg(test)]

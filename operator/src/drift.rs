@@ -35,17 +35,12 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// A digest of `value`.
-pub(crate) fn digest(value: &Value) -> u64 {
+/// A digest of what `desired` asks for and of what `live` has in those places. kube-apiserver may write a value in
+/// another way than we do (`0.1` becomes `100m`): when this digest is the same as right after an apply, nobody has
+/// changed anything since.
+pub(crate) fn digest(desired: &Value, live: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
-    value.to_string().hash(&mut hasher);
-    hasher.finish()
-}
-
-/// A digest of what `live` has in the places of `desired`. kube-apiserver may write a value in another way than we do
-/// (`0.1` becomes `100m`): when this digest is the same as right after an apply, nobody has changed anything since.
-pub(crate) fn digest_at(desired: &Value, live: &Value) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    desired.to_string().hash(&mut hasher);
     project(desired, live, &mut hasher);
     hasher.finish()
 }
@@ -103,11 +98,15 @@ mod tests {
     #[test]
     fn a_value_written_in_another_way_is_known_again_by_its_digest() {
         let desired = json!({"cpu": "0.1"});
-        let after_apply = digest_at(&desired, &json!({"cpu": "100m", "status": 1}));
+        let after_apply = digest(&desired, &json!({"cpu": "100m", "status": 1}));
         assert_eq!(
-            digest_at(&desired, &json!({"cpu": "100m", "status": 2})),
+            digest(&desired, &json!({"cpu": "100m", "status": 2})),
             after_apply
         );
-        assert_ne!(digest_at(&desired, &json!({"cpu": "200m"})), after_apply);
+        assert_ne!(digest(&desired, &json!({"cpu": "200m"})), after_apply);
+        assert_ne!(
+            digest(&json!({"cpu": "0.2"}), &json!({"cpu": "100m"})),
+            after_apply
+        );
     }
 }

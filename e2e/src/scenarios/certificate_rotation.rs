@@ -72,6 +72,11 @@ async fn rotations(context: &Context, wanted: usize, authority: Duration, leaf: 
     })
     .await?;
     outcome.expect_no_failure()?;
+    let stack = context.stack().await?;
+    ensure!(
+        stack.expect_finding("ObjectContested").is_err(),
+        "the operator takes its own renewals for somebody else's"
+    );
     ensure!(
         context.metrics_api_containers().await? == containers,
         "metrics-api was restarted"

@@ -1,18 +1,19 @@
 //! Kubelets that do what a real one will not do on command: servers of ours, with Nodes that lead to them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Debug, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Resource};
 use rustls::ServerConfig;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::context::Context;
 use super::pki::Identity;
+use super::wait::eventually;
 
 /// Label of the Nodes, by which they are removed.
 pub(super) const LABEL: &str = "e2e.metricsstack.dev/fake-kubelet";
@@ -28,6 +30,9 @@ pub(super) const LABEL: &str = "e2e.metricsstack.dev/fake-kubelet";
 const DESERTED_PORT: u16 = 1;
 /// A Node that says nothing for some 50 s counts as gone.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// A hundred thousand Pods take minutes.
+const REMOVED_WITHIN: Duration = Duration::from_mins(10);
 
 const MEMORY: f64 = 1_073_741_824.0;
 const SWAP: f64 = 536_870_912.0;
@@ -200,11 +205,24 @@ async fn create_node(nodes: &Api<Node>, node: &str, status: Value) -> Result<()>
 
 /// Removes the Nodes and the Pods of all fake kubelets.
 pub(super) async fn remove_all(context: &Context) -> Result<()> {
-    for kind in ["pods", "nodes"] {
-        let selector = ["delete", kind, "--selector", LABEL, "--ignore-not-found"];
-        context.kubectl(&selector).await?;
-    }
-    Ok(())
+    let pods = Api::<Pod>::namespaced(context.client.clone(), "default");
+    remove(&pods).await?;
+    remove(&Api::<Node>::all(context.client.clone())).await
+}
+
+/// kube-apiserver ends a request after a minute, in which not all may be deleted.
+async fn remove<K>(api: &Api<K>) -> Result<()>
+where
+    K: Clone + Debug + DeserializeOwned + Resource,
+{
+    let ours = ListParams::default().labels(LABEL);
+    eventually("they are gone", REMOVED_WITHIN, async || {
+        api.delete_collection(&DeleteParams::default(), &ours).await?;
+        let left = api.list_metadata(&ours.clone().limit(1)).await?.items.len();
+        ensure!(left == 0, "some are left");
+        Ok(())
+    })
+    .await
 }
 
 /// Says where the kubelet is, and that it is well.

@@ -224,7 +224,7 @@ scenarios! {
     Aggregation Bootstrap "approval" 4 approval::of_kubelets_only;
 
     Measurements Measured "lost-replicas-by-protocol" 29 lost_replicas::are_measured;
-    Measurements Measured "sizes" 29 sizes::are_measured;
+    Measurements Measured "sizes" 60 sizes::are_measured;
     Measurements Measured "certificate-rotations" 40 certificate_rotation::is_measured;
 }
 

@@ -47,10 +47,13 @@ pub(super) async fn everything_comes_back(context: &Context) -> Result<()> {
                 .with_context(|| format!("{object}, {patch}"))?;
             slowest = slowest.max(took);
         }
-        let took = deleted(context, object)
-            .await
-            .with_context(|| format!("{object} deleted"))?;
-        slowest = slowest.max(took);
+        // That one has been, and more often in a row would be a fight.
+        if object.name() != SERVING_SECRET {
+            let took = deleted(context, object)
+                .await
+                .with_context(|| format!("{object} deleted"))?;
+            slowest = slowest.max(took);
+        }
     }
     context.ready().await.context("after all changes")?;
     events(context).await?;

@@ -51,8 +51,8 @@ pub struct Attempt {
     pub took: Duration,
     /// Why it failed.
     pub error: Option<NodeError>,
-    /// Whether nothing more is to be expected of this node soon: it and its containers have a usage, or it has
-    /// failed, or had its time.
+    /// Whether nothing more is to be expected of this node soon: it and its containers have a usage, or it has failed,
+    /// or has answered often enough.
     pub settled: bool,
 }
 
@@ -84,6 +84,13 @@ impl Board {
     /// every few seconds, nobody would ever be ready otherwise.
     pub fn listed(&self) {
         self.listed.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing is to be expected of this node soon.
+    pub fn settle(&self, node: &str) {
+        if let Some(entry) = self.entries().get_mut(node) {
+            entry.settled = true;
+        }
     }
 
     /// The scrape of some node begins.

@@ -213,12 +213,18 @@ async fn supervise<A: Ask>(
         if AssertUnwindSafe(task.run(others)).catch_unwind().await.is_ok() {
             return;
         }
-        let Scraper { store, metrics, .. } = &shared.scraper;
+        let Scraper {
+            store,
+            board,
+            metrics,
+            ..
+        } = &shared.scraper;
         metrics.restarted();
         {
-            // What was half taken in is not answered.
             let _held = scraped.lock().unwrap_or_else(PoisonError::into_inner);
+            // What was half taken in is not answered, and nobody's readiness waits for what comes of it.
             store.remove(&name);
+            board.settle(&name);
         }
         tracing::error!(
             node = &*name,
@@ -328,7 +334,8 @@ impl<A: Ask> Task<A> {
             take_in(store, metrics, &node.name, (source, &answer.body), &arrival)
         });
         let has_usage = store.read().node(&node.name, clock.now()).is_some();
-        if self.failed.is_some() && outcome.is_ok() && !has_usage {
+        let whole = matches!(&outcome, Ok(taken) if taken.error.is_none());
+        if self.failed.is_some() && whole && !has_usage {
             // It was away for long: two samples are as urgent as for a new one.
             self.scrapes = 1;
         }

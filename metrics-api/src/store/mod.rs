@@ -142,7 +142,7 @@ impl Store {
         });
         entry
             .containers()
-            .any(|container| container.series.is_begun() && arrival.at.since(container.since) < NEW)
+            .any(|container| container.series.usage().is_none() && arrival.at.since(container.since) < NEW)
     }
 
     /// Forgets a node and what its kubelet reported. The caller no longer puts in answers of it.

@@ -140,12 +140,6 @@ impl Series {
         self.usage.as_ref()
     }
 
-    /// Whether there is a first sample, and a second one would make a usage of it.
-    #[must_use]
-    pub fn is_begun(&self) -> bool {
-        self.usage.is_none() && self.baseline.is_some()
-    }
-
     /// When the container last started, if that is known.
     #[must_use]
     pub fn start(&self) -> Option<UnixMillis> {

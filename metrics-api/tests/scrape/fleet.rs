@@ -271,6 +271,15 @@ async fn a_container_that_never_has_a_usage_keeps_its_node_unsettled_for_twenty_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kubelet_that_collects_nothing_keeps_its_node_unsettled_for_twenty_seconds() {
+    let setup = Setup::new();
+    setup.body("node-a", |_| "resource_scrape_error 1\n".to_owned());
+    setup.add("node-a");
+    seconds(21).await;
+    assert!(setup.board.is_settled());
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_nodes_that_there_were_at_the_start_are_waited_for() {
     let setup = Setup::new();
     setup.add("node-a");
@@ -381,6 +390,11 @@ async fn a_bug_costs_its_node_a_pause_and_nothing_else() {
         .unwrap()
         .insert("node-a".to_owned(), 3);
     setup.add("node-a");
+    seconds(1).await;
+    assert!(
+        setup.board.is_settled(),
+        "nothing is to be expected of node-a soon"
+    );
     setup.add("node-b");
     seconds(60).await;
     assert_eq!(setup.usages(), 2);

@@ -11,6 +11,7 @@ use crate::observe::Observed;
 use crate::plan::Registration;
 
 const SERVICE: &str = "/api/v1/namespaces/ns/services/metrics-api";
+const CA: &str = "/api/v1/namespaces/ns/secrets/metrics-api-ca";
 const SERVING: &str = "/api/v1/namespaces/ns/secrets/metrics-api-serving";
 const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/metricsstack:metrics-api";
 const API_SERVICE: &str = "/apis/apiregistration.k8s.io/v1/apiservices/v1.metrics.k8s.io";
@@ -310,7 +311,6 @@ async fn what_somebody_added_beside_ours_is_taken_over_and_goes() {
 
 #[tokio::test]
 async fn without_a_place_for_the_authority_what_runs_keeps_its_certificates() {
-    const CA: &str = "/api/v1/namespaces/ns/secrets/metrics-api-ca";
     let objects = wanted(Registration::Register);
     let theirs = Fake::default();
     theirs.put(CA, json!({"metadata": {"name": "metrics-api-ca"}}));
@@ -377,14 +377,18 @@ async fn a_fight_is_named_and_not_fought() {
     assert_eq!(selector["app.kubernetes.io/name"], "metrics-api");
 }
 
-/// Objects of which the serving certificate has been made anew.
+/// Objects of which the serving certificate has been made anew. Each second time what was there before stays beside it.
 fn renewed(turn: u32) -> Objects {
     let mut objects = wanted(Registration::AwaitEndpoint);
     let serving = objects
         .base
         .iter_mut()
         .find(|object| object.name() == names::SERVING_SECRET);
-    serving.unwrap().object.data["data"]["tls.crt"] = json!(format!("bmV3IDEyMzQ{turn}"));
+    let data = &mut serving.unwrap().object.data["data"];
+    data["tls.crt"] = json!(format!("bmV3IDEyMzQ{turn}"));
+    if turn % 2 == 1 {
+        data["previous.crt"] = json!("b2xk");
+    }
     objects
 }
 
@@ -418,6 +422,27 @@ async fn a_certificate_that_somebody_keeps_spoiling_is_a_fight_though_each_is_an
             .all(|(turn, found)| *found == usize::from(turn >= 4)),
         "{contests:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_is_as_it_shall_be_is_used_though_it_was_fought_over() {
+    let (fake, objects) = (Fake::default(), wanted(Registration::AwaitEndpoint));
+    let mut hands = Applier::new(fake.client(), "ns");
+    hands.apply(&objects).await;
+    let spoil = || {
+        let mut secret = fake.get(CA).unwrap();
+        secret["data"]["tls.crt"] = json!("c3BvaWxlZA==");
+        fake.put(CA, secret);
+    };
+    for _ in 0..5 {
+        spoil();
+        assert!(hands.apply(&objects).await.authority);
+    }
+    let applied = hands.apply(&objects).await;
+    assert_eq!(applied.contests.len(), 1);
+    assert!(applied.authority && applied.certificates, "{applied:?}");
+    spoil();
+    assert!(!hands.apply(&objects).await.authority);
 }
 
 #[tokio::test(start_paused = true)]
