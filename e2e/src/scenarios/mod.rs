@@ -209,8 +209,8 @@ scenarios! {
     Operator Default "host-network" 6 host_network::there_and_back_fails_no_read;
     Operator Default "bad-spec" 4 bad_spec::is_refused;
     Operator Default "stack-deletion" 6 removal::of_the_stack;
-    Operator Default "namespace-deletion" 5 removal::of_the_namespace;
 
+    Aggregation Default "namespace-deletion" 5 removal::of_the_namespace;
     Aggregation Default "failed-reads" 8 failed_reads::are_explained;
     Aggregation Default "restarted-api-server" 5 restarted_api_server::is_followed_again;
     Aggregation Default "contested-object" 4 contested::is_named_and_left_alone;
