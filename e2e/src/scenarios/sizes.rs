@@ -62,18 +62,18 @@ pub(super) async fn are_measured(context: &Context) -> Result<()> {
             context.cluster.kubectl_stdin(delete, &peer).await?;
         }
         let began = Instant::now();
-        let listeners: Vec<_> = stream::iter(known..nodes)
+        let mut registered = stream::iter(known..nodes)
             .map(|number| register(context, number))
-            .buffer_unordered(AT_A_TIME)
-            .try_collect()
-            .await?;
-        for (listener, node) in listeners {
+            .buffer_unordered(AT_A_TIME);
+        // Each is served at once: it is asked as soon as its Node is there.
+        while let Some((listener, node)) = registered.try_next().await? {
             let identity = pki::self_signed_kubelet(&node)?;
             let config = ServerConfig::builder()
                 .with_no_client_auth()
                 .with_single_cert(vec![identity.certificate], identity.key)?;
             kubelets.spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), node));
         }
+        drop(registered);
         known = nodes;
         context.say(format_args!(
             "{nodes} nodes made in {:.0} s",

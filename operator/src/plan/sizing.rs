@@ -7,15 +7,15 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-/// Most nodes of a step, with what a replica reserves there: what one took that was read ten times a second, three times
-/// over, for nodes with more than twenty pods of two containers. Measured with fake kubelets (`cargo e2e test sizes`):
-/// 10m and 24Mi at 100 such nodes, 29m and 46Mi at 500, 48m and 77Mi at 1000. As kube-apiserver writes quantities: by these
-/// a Deployment is known to be of a step.
+/// Most nodes of a step, with what a replica reserves there: what one took that was read ten times a second, about three
+/// times over, for nodes with more than twenty pods of two containers. Measured with fake kubelets (`cargo e2e test
+/// sizes`): 10m and 24Mi at 100 such nodes, 26m and 47Mi at 500, 51m and 76Mi at 1000, 82m and 132Mi at 2000. As
+/// kube-apiserver writes quantities: by these a Deployment is known to be of a step.
 const STEPS: [(usize, &str, &str); 6] = [
     (100, "25m", "48Mi"),
     (500, "100m", "128Mi"),
     (1_000, "200m", "256Mi"),
-    (2_000, "400m", "512Mi"),
+    (2_000, "300m", "400Mi"),
     (5_000, "1", "1Gi"),
     (usize::MAX, "2", "2Gi"),
 ];
@@ -143,7 +143,7 @@ mod tests {
             (0, "25m"),
             (100, "25m"),
             (101, "100m"),
-            (1_001, "400m"),
+            (1_001, "300m"),
             (100_000, "2"),
         ] {
             assert_eq!(sized(nodes, None, None, 0), (cpu.to_owned(), None));
@@ -168,10 +168,10 @@ mod tests {
             (smaller, None),
             "several at once"
         );
-        let garbage = sized(3, Some("400m"), Some(100), 24);
+        let garbage = sized(3, Some("300m"), Some(100), 24);
         assert_eq!(
             garbage,
-            ("400m".to_owned(), Some(at(100))),
+            ("300m".to_owned(), Some(at(100))),
             "a clock that was ahead"
         );
     }
