@@ -257,6 +257,7 @@ impl Reconciler {
         observed.monitoring_errors = applied.monitoring_errors;
         self.contested = !applied.contests.is_empty();
         observed.contests = applied.contests;
+        observed.certificates_unstored = outcome.is_ok() && !applied.certificates;
         observed.apply_error = (!applied.errors.is_empty()).then(|| applied.errors.join(". "));
 
         let outcome = outcome.as_ref();

@@ -40,7 +40,9 @@ pub fn status(
     // What is made but not kept is made anew in the next turn: it is nothing to tell of.
     let generation = acted_on(previous, generation, observed, outcome);
     let kept = outcome.is_ok_and(|plan| plan.renewed.is_empty())
-        || (observed.conflicts.is_empty() && observed.apply_error.is_none());
+        || (observed.conflicts.is_empty()
+            && observed.apply_error.is_none()
+            && !observed.certificates_unstored);
     let certificates = certificates(previous, outcome, kept);
     let judged = [
         conditions::aggregation(observed, findings),

@@ -17,6 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::access::NODES;
 use super::context::Context;
@@ -53,7 +54,7 @@ pub(super) async fn are_measured(context: &Context) -> Result<()> {
     let peer = peer_manifest(context).await?;
     context.apply(&peer).await?;
     let real = usize::from(context.cluster.nodes());
-    let mut kubelets = JoinSet::new();
+    let mut kubelets = Vec::new();
     let mut known = 0;
     let delete = ["delete", "--ignore-not-found", "--filename", "-"];
     for nodes in STEPS {
@@ -62,18 +63,12 @@ pub(super) async fn are_measured(context: &Context) -> Result<()> {
             context.cluster.kubectl_stdin(delete, &peer).await?;
         }
         let began = Instant::now();
-        let mut registered = stream::iter(known..nodes)
+        let registered: Vec<_> = stream::iter(known..nodes)
             .map(|number| register(context, number))
-            .buffer_unordered(AT_A_TIME);
-        // Each is served at once: it is asked as soon as its Node is there.
-        while let Some((listener, node)) = registered.try_next().await? {
-            let identity = pki::self_signed_kubelet(&node)?;
-            let config = ServerConfig::builder()
-                .with_no_client_auth()
-                .with_single_cert(vec![identity.certificate], identity.key)?;
-            kubelets.spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), node));
-        }
-        drop(registered);
+            .buffer_unordered(AT_A_TIME)
+            .try_collect()
+            .await?;
+        kubelets.extend(registered);
         known = nodes;
         context.say(format_args!(
             "{nodes} nodes made in {:.0} s",
@@ -114,20 +109,28 @@ pub(super) async fn are_measured(context: &Context) -> Result<()> {
             outcome.slowest.as_millis()
         ));
     }
-    kubelets.abort_all();
+    drop(kubelets);
     fake_kubelet::remove_all(context).await
 }
 
-/// Makes a Node and its Pods, and listens for it.
-async fn register(context: &Context, number: usize) -> Result<(TcpListener, String)> {
+/// Makes a Node and its Pods, and answers for it until that is dropped.
+async fn register(context: &Context, number: usize) -> Result<AbortOnDropHandle<()>> {
     let node = format!("fake-{number}");
     let listener = TcpListener::bind((context.own_address()?, 0)).await?;
+    let address = listener.local_addr()?;
+    let identity = pki::self_signed_kubelet(&node)?;
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.certificate], identity.key)?;
+    // It is asked as soon as its Node is there.
+    let serving = serve(listener, TlsAcceptor::from(Arc::new(config)), node.clone());
+    let serving = AbortOnDropHandle::new(tokio::spawn(serving));
     let manifest = json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": node, "labels": {LABEL: "true"}},
         "spec": {"unschedulable": true, "taints": [{"key": LABEL, "effect": "NoSchedule"}]},
-        "status": fake_kubelet::status_at(listener.local_addr()?),
+        "status": fake_kubelet::status_at(address),
     });
     let nodes = Api::<Node>::all(context.client.clone());
     nodes
@@ -152,7 +155,7 @@ async fn register(context: &Context, number: usize) -> Result<(TcpListener, Stri
         pods.patch_status(&name, &PatchParams::default(), &running)
             .await?;
     }
-    Ok((listener, node))
+    Ok(serving)
 }
 
 async fn serve(listener: TcpListener, acceptor: TlsAcceptor, node: String) {

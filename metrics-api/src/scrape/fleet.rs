@@ -221,10 +221,12 @@ async fn supervise<A: Ask>(
         } = &shared.scraper;
         metrics.restarted();
         {
-            let _held = scraped.lock().unwrap_or_else(PoisonError::into_inner);
-            // What was half taken in is not answered, and nobody's readiness waits for what comes of it.
-            store.remove(&name);
-            board.settle(&name);
+            let scraped = scraped.lock().unwrap_or_else(PoisonError::into_inner);
+            if *scraped {
+                // What was half taken in is not answered, and nobody's readiness waits for what comes of it.
+                store.remove(&name);
+                board.settle(&name);
+            }
         }
         tracing::error!(
             node = &*name,
@@ -244,6 +246,8 @@ struct Task<A> {
     kept: Kept,
     /// Scrapes since it was new, or came back.
     scrapes: u32,
+    /// All scrapes.
+    all: u32,
     failed: Option<ErrorClass>,
 }
 
@@ -257,6 +261,7 @@ impl<A: Ask> Task<A> {
             scraped,
             kept: Kept::default(),
             scrapes: 0,
+            all: 0,
             failed: None,
         }
     }
@@ -309,6 +314,7 @@ impl<A: Ask> Task<A> {
         shared.scraper.board.began(sent);
         let (endpoint, answer) = shared.ask(permit, &mut self.kept, &node).await;
         self.scrapes = self.scrapes.saturating_add(1);
+        self.all = self.all.saturating_add(1);
 
         let Scraper {
             store,
@@ -357,6 +363,11 @@ impl<A: Ask> Task<A> {
             }
         };
         self.failed = error.as_ref().map(|error| error.class);
+        // What we lacked ourselves, all nodes waited for: it says nothing of this one, once.
+        let ours = matches!(
+            self.failed,
+            Some(ErrorClass::TokenUnavailable | ErrorClass::TlsRecordUnavailable)
+        );
         let attempt = Attempt {
             endpoint,
             tls: self.kept.tls,
@@ -364,7 +375,7 @@ impl<A: Ask> Task<A> {
             ended: Timestamp::now(),
             took,
             error,
-            settled: pace != Pace::Quick,
+            settled: (pace != Pace::Quick || self.all >= QUICK_SCRAPES) && !(ours && self.all == 1),
         };
         log(&node, board.record(&node.name, attempt), self.kept.tls);
         Some(pace)

@@ -280,6 +280,34 @@ async fn a_kubelet_that_collects_nothing_keeps_its_node_unsettled_for_twenty_sec
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kubelet_that_collects_something_else_each_time_does_neither() {
+    let setup = Setup::new();
+    setup.body("node-a", |second| {
+        format!("resource_scrape_error {}\n", second / 5 % 2)
+    });
+    setup.add("node-a");
+    seconds(60).await;
+    assert!(setup.board.is_settled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_we_lack_ourselves_settles_no_node_the_first_time() {
+    for (class, settled) in [
+        (ErrorClass::TokenUnavailable, false),
+        (ErrorClass::TlsRecordUnavailable, false),
+        (ErrorClass::Unreachable, true),
+    ] {
+        let setup = Setup::new();
+        setup.fail("node-a", Some(class));
+        setup.add("node-a");
+        seconds(1).await;
+        assert_eq!(setup.board.is_settled(), settled, "{class}");
+        seconds(60).await;
+        assert!(setup.board.is_settled(), "{class}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_nodes_that_there_were_at_the_start_are_waited_for() {
     let setup = Setup::new();
     setup.add("node-a");

@@ -442,7 +442,8 @@ async fn an_authority_that_is_as_it_shall_be_is_used_though_it_was_fought_over()
     assert_eq!(applied.contests.len(), 1);
     assert!(applied.authority && applied.certificates, "{applied:?}");
     spoil();
-    assert!(!hands.apply(&objects).await.authority);
+    let applied = hands.apply(&objects).await;
+    assert!(!applied.authority && !applied.certificates, "{applied:?}");
 }
 
 #[tokio::test(start_paused = true)]

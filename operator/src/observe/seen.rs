@@ -67,6 +67,8 @@ pub struct Observed {
     pub conflicts: Vec<Conflict>,
     /// Objects of ours that somebody else keeps changing.
     pub contests: Vec<Contest>,
+    /// Whether certificates that shall be are not stored: one is contested, or was changed meanwhile.
+    pub certificates_unstored: bool,
     /// The kinds of the Prometheus operator that the cluster has, if that could be seen.
     pub monitoring_kinds: Option<BTreeSet<MonitoringKind>>,
     /// Servers that adopted `APIServices` pointed at before, and that still run.

@@ -140,7 +140,14 @@ pub(super) fn certificates_ready(
     let kind = "CertificatesReady";
     if outcome.is_ok()
         && !kept
-        && let Some(finding) = find(findings, &[Reason::ObjectConflict, Reason::ApplyFailed])
+        && let Some(finding) = find(
+            findings,
+            &[
+                Reason::ObjectConflict,
+                Reason::ApplyFailed,
+                Reason::ObjectContested,
+            ],
+        )
     {
         return Judged::of_finding(kind, FALSE, &finding);
     }

@@ -3,6 +3,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 
 use super::*;
+use crate::contest::Contest;
 use crate::fixtures::{self, planned, replica, two_nodes};
 use crate::observe::{FrontProxyCertificate, Part, Read};
 
@@ -407,6 +408,29 @@ fn errors_that_differ_in_a_number_do_not_change_the_status() {
         at(30),
     );
     assert_ne!(other, before);
+}
+
+#[test]
+fn a_certificate_that_is_not_stored_is_not_told_of() {
+    let plan = planned(&json!({}), &working());
+    let told = |unstored: bool| {
+        let observed = Observed {
+            contests: vec![Contest {
+                object: "Secret ns/metrics-api-serving".to_owned(),
+                by: "the field manager \"meddler\" (Update)".to_owned(),
+            }],
+            certificates_unstored: unstored,
+            ..working()
+        };
+        let status = status(None, Some(1), &observed, plan.as_ref(), at(0));
+        let ready = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "CertificatesReady");
+        (status.certificates.len(), ready.unwrap().reason.clone())
+    };
+    assert_eq!(told(true), (0, "ObjectContested".to_owned()));
+    assert_eq!(told(false), (2, "Valid".to_owned()));
 }
 
 #[test]
