@@ -280,7 +280,7 @@ async fn a_kubelet_that_collects_nothing_keeps_its_node_unsettled_for_twenty_sec
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kubelet_that_collects_something_else_each_time_does_neither() {
+async fn a_kubelet_whose_errors_come_and_go_does_not_keep_its_node_unsettled_either() {
     let setup = Setup::new();
     setup.body("node-a", |second| {
         format!("resource_scrape_error {}\n", second / 5 % 2)
