@@ -246,7 +246,7 @@ struct Task<A> {
     kept: Kept,
     /// Scrapes since it was new, or came back.
     scrapes: u32,
-    /// All scrapes.
+    /// All scrapes: readiness waits for no more than some of them, whatever counts the others anew.
     all: u32,
     failed: Option<ErrorClass>,
 }
@@ -363,11 +363,12 @@ impl<A: Ask> Task<A> {
             }
         };
         self.failed = error.as_ref().map(|error| error.class);
-        // What we lacked ourselves, all nodes waited for: it says nothing of this one, once.
-        let ours = matches!(
-            self.failed,
-            Some(ErrorClass::TokenUnavailable | ErrorClass::TlsRecordUnavailable)
-        );
+        // What we lacked ourselves, every node waited for: the first time it says nothing of this one.
+        let excused = self.all == 1
+            && matches!(
+                self.failed,
+                Some(ErrorClass::TokenUnavailable | ErrorClass::TlsRecordUnavailable)
+            );
         let attempt = Attempt {
             endpoint,
             tls: self.kept.tls,
@@ -375,7 +376,7 @@ impl<A: Ask> Task<A> {
             ended: Timestamp::now(),
             took,
             error,
-            settled: (pace != Pace::Quick || self.all >= QUICK_SCRAPES) && !(ours && self.all == 1),
+            settled: !excused && (pace != Pace::Quick || self.all >= QUICK_SCRAPES),
         };
         log(&node, board.record(&node.name, attempt), self.kept.tls);
         Some(pace)
